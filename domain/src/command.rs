@@ -1,0 +1,130 @@
+//! The one door in: what every interface builds and the engine executes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::component::ComponentRef;
+use crate::ids::{LogId, RunId, SessionId, UserId};
+use crate::media::Media;
+use crate::run::{OnBusy, RunMode};
+
+/// Who is calling, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Principal {
+    /// The caller: `anonymous`, `user:alice`, `sa:deployer`, ...
+    pub name: String,
+    /// The user the caller is, or acts for; `None` for an anonymous caller.
+    pub user: Option<UserId>,
+}
+
+impl Principal {
+    /// Nobody in particular.
+    pub fn anonymous() -> Self {
+        Self { name: "anonymous".to_owned(), user: None }
+    }
+
+    /// The server itself.
+    pub fn system() -> Self {
+        Self { name: "system".to_owned(), user: None }
+    }
+}
+
+/// A command with everything the log records about where it came from.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// The log it is for; from the principal only.
+    pub log_id: LogId,
+    /// Who asks.
+    pub principal: Principal,
+    /// The interface it came by: `rest`, `mcp`, `a2a`, `slack`, `embedded`.
+    pub interface: &'static str,
+    /// The caller's key: the same key and command give the same answer, once executed.
+    pub idempotency_key: Option<String>,
+    /// Ties together what one request caused.
+    pub correlation_id: Option<String>,
+    /// The event or command that caused this one.
+    pub causation_id: Option<String>,
+    /// W3C trace context of the caller.
+    pub traceparent: Option<String>,
+    /// What to do.
+    pub command: Command,
+}
+
+impl Envelope {
+    /// A command from `principal` by `interface`, without key, correlation or trace.
+    pub fn new(principal: Principal, interface: &'static str, command: impl Into<Command>) -> Self {
+        Self {
+            log_id: LogId::DEFAULT,
+            principal,
+            interface,
+            idempotency_key: None,
+            correlation_id: None,
+            causation_id: None,
+            traceparent: None,
+            command: command.into(),
+        }
+    }
+}
+
+/// What can be asked of the engine.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Run a component.
+    StartRun(Box<StartRun>),
+    /// Stop a run.
+    CancelRun(CancelRun),
+}
+
+impl From<StartRun> for Command {
+    fn from(command: StartRun) -> Self {
+        Self::StartRun(Box::new(command))
+    }
+}
+
+impl From<CancelRun> for Command {
+    fn from(command: CancelRun) -> Self {
+        Self::CancelRun(command)
+    }
+}
+
+/// Run a component. Fields left out by the caller are filled by the engine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartRun {
+    /// What to run.
+    pub component: ComponentRef,
+    /// The run's id; a new UUID when absent.
+    pub run_id: Option<RunId>,
+    /// The conversation; a new one when absent.
+    pub session_id: Option<SessionId>,
+    /// Who the conversation belongs to.
+    pub user_id: Option<UserId>,
+    /// What is said.
+    pub message: String,
+    /// What comes with it.
+    pub media: Vec<Media>,
+    /// How the caller waits.
+    pub mode: RunMode,
+    /// What to do when the session is busy.
+    pub on_busy: OnBusy,
+    /// Whether the run is cancelled when the watching client goes away.
+    pub cancel_on_disconnect: bool,
+    /// Merged into the session's state before the run.
+    pub session_state: Option<Map<String, Value>>,
+    /// For the tools and instructions of this run only.
+    pub dependencies: Option<Map<String, Value>>,
+    /// Kept with the run.
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// Stop a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CancelRun {
+    /// The component the caller named; another component's run is unknown to it.
+    pub component: Option<ComponentRef>,
+    /// The run.
+    pub run_id: RunId,
+    /// The session the caller named, if it did; a run of another session is unknown to it.
+    pub session_id: Option<SessionId>,
+    /// Why, in the caller's words.
+    pub reason: Option<String>,
+}

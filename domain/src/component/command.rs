@@ -1,0 +1,18 @@
+//! Commands of a component's configuration.
+
+use super::state::AgentConfig;
+
+/// Record this configuration, unless it is.
+#[derive(Debug, Clone)]
+pub struct Configure {
+    /// The configuration.
+    pub config: AgentConfig,
+}
+
+/// Why a configuration cannot be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// The stream of one hash holds another configuration.
+    #[error("the stream of configuration {0} already holds another configuration")]
+    HashTaken(String),
+}

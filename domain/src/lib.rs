@@ -1,0 +1,20 @@
+//! What can happen in Daybook: one folder per aggregate, and the words they share.
+//! Everything here is pure: no IO, no clock, no randomness. Times and ids come in with commands.
+
+mod aggregate;
+pub mod command;
+pub mod component;
+pub mod event;
+pub mod ids;
+pub mod media;
+pub mod message;
+pub mod personal;
+pub mod redact;
+pub mod run;
+pub mod session;
+pub mod tool;
+pub mod usage;
+
+pub use event::{DomainEvent, StoredForm};
+pub use ids::{ComponentId, LogId, RunId, SessionId, StreamId, UserId};
+pub use personal::Personal;

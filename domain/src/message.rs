@@ -1,0 +1,106 @@
+//! Messages between people, models and tools, as runs hold them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::media::Media;
+use crate::usage::Usage;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// The person, or who acts for one.
+    User,
+    /// The model.
+    Assistant,
+    /// A tool's outcome.
+    Tool,
+}
+
+/// A tool call as a model asked for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// The call's id: the provider's, or ours where it gave none. Unique in its run.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// The arguments, byte for byte as the model wrote them; they need not be valid JSON.
+    pub arguments: String,
+}
+
+impl ToolCall {
+    /// The arguments as a JSON object.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with them, fit for the model to read.
+    pub fn parsed(&self) -> Result<Map<String, Value>, String> {
+        if self.arguments.trim().is_empty() {
+            return Ok(Map::new());
+        }
+        match serde_json::from_str::<Value>(&self.arguments) {
+            Ok(Value::Object(map)) => Ok(map),
+            Ok(_) => Err(format!("the arguments of {} must be a JSON object", self.name)),
+            Err(error) => Err(format!("the arguments of {} are not valid JSON: {error}", self.name)),
+        }
+    }
+}
+
+/// How a model call went, beside its words.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CallMetrics {
+    /// Tokens.
+    pub usage: Usage,
+    /// Seconds to the first token; absent when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_to_first_token: Option<f64>,
+    /// Seconds for the whole call.
+    pub duration: f64,
+}
+
+/// A message of a conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id, a UUID derived from its run and place, so that every fold gives the same.
+    pub id: String,
+    /// Who speaks.
+    pub role: Role,
+    /// What was said; absent for a turn of tool calls only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// What the model thought aloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// Tools the model asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// For a tool's outcome: the call it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answered>,
+    /// Media that came with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<Media>,
+    /// What the provider told about the response (ids, fingerprints).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_data: Option<Value>,
+    /// How the call that made it went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<CallMetrics>,
+    /// Unix seconds.
+    pub created_at: i64,
+}
+
+/// The call a tool message answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The call's id.
+    pub call_id: String,
+    /// The tool's name.
+    pub tool: String,
+    /// The arguments it was called with, null when they were not JSON.
+    pub arguments: Value,
+    /// Whether the call failed.
+    pub failed: bool,
+}

@@ -1,0 +1,389 @@
+//! Events of a run. `frame` is the index of the first frame an event is shown as; see the engine's frames.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::command::{OnBusy, RunMode};
+use crate::component::ComponentRef;
+use crate::event::{DomainEvent, events};
+use crate::ids::{RunId, SessionId, UserId};
+use crate::media::Media;
+use crate::message::{CallMetrics, ToolCall};
+use crate::personal::Personal;
+use crate::session::Admission;
+use crate::tool::Effect;
+
+/// The run was accepted; from here on it is never lost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunAccepted {
+    /// Its id.
+    pub run_id: RunId,
+    /// Its session.
+    pub session_id: SessionId,
+    /// Whom it is for.
+    #[serde(default)]
+    pub user_id: Option<UserId>,
+    /// What runs.
+    pub component: ComponentRef,
+    /// The hash of the configuration it runs with, also after a restart with another one.
+    pub config_hash: String,
+    /// How the caller waits.
+    pub mode: RunMode,
+    /// What it asked for when the session was busy.
+    #[serde(default)]
+    pub on_busy: OnBusy,
+    /// How the session let it in.
+    pub admission: Admission,
+    /// Whether it is cancelled when its client goes away.
+    #[serde(default)]
+    pub cancel_on_disconnect: bool,
+    /// What was said.
+    pub message: Personal<String>,
+    /// What came with it.
+    #[serde(default)]
+    pub media: Personal<Vec<Media>>,
+    /// For the tools of this run only.
+    #[serde(default)]
+    pub dependencies: Personal<Option<Map<String, Value>>>,
+    /// Kept with the run.
+    #[serde(default)]
+    pub metadata: Personal<Option<Map<String, Value>>>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Another node took the run over, or the same after a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunTakenOver {
+    /// The node that runs it now.
+    pub node: String,
+    /// The lease's new epoch.
+    pub epoch: u64,
+    /// The index of the restart frame.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The model is about to be called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCallRequested {
+    /// Names the call; an attempt after a crash keeps it.
+    pub call_id: String,
+    /// 1 for the first call of the run, 2 after the first tools, ...
+    pub iteration: u32,
+    /// 1, or more when a crash hid the outcome.
+    pub attempt: u32,
+    /// Earlier runs whose messages precede this run's, oldest first.
+    #[serde(default)]
+    pub history: Vec<RunId>,
+    /// How many messages this run itself gave to the call, without the system message.
+    pub own_messages: usize,
+    /// SHA-256 of the canonical request, hex: proves a rebuilt request.
+    pub prompt_hash: String,
+    /// SHA-256 of the tool schemas, hex.
+    pub tools_hash: String,
+    /// The index of the `ModelRequestStarted` frame.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The model answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCallCompleted {
+    /// The call.
+    pub call_id: String,
+    /// What it said; empty for tool calls only.
+    pub text: Personal<String>,
+    /// What it thought aloud.
+    #[serde(default)]
+    pub reasoning: Personal<Option<String>>,
+    /// The tools it asked for; names and ids are not personal, arguments are.
+    #[serde(default)]
+    pub tool_calls: Vec<RequestedCall>,
+    /// Why it stopped: `stop`, `tool_calls`, `length`, ...
+    pub finish_reason: String,
+    /// What the provider told about the response.
+    #[serde(default)]
+    pub provider_data: Option<Value>,
+    /// Tokens and times.
+    pub metrics: CallMetrics,
+    /// The index of the `ModelRequestCompleted` frame.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// A tool call as an event keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RequestedCall {
+    /// The call's id.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// Its arguments as the model wrote them.
+    pub arguments: Personal<String>,
+}
+
+impl From<ToolCall> for RequestedCall {
+    fn from(call: ToolCall) -> Self {
+        Self { id: call.id, name: call.name, arguments: call.arguments.into() }
+    }
+}
+
+/// What kind of thing went wrong; shown to clients as `error_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The provider answered with an error, nonsense or half an answer, or not at all.
+    ModelProviderError,
+    /// The provider took too long.
+    ModelTimeout,
+    /// The run made as many model calls as it may.
+    IterationLimit,
+    /// Daybook itself could not go on.
+    InternalError,
+}
+
+impl ErrorKind {
+    /// The kind's name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ModelProviderError => "model_provider_error",
+            Self::ModelTimeout => "model_timeout",
+            Self::IterationLimit => "iteration_limit",
+            Self::InternalError => "internal_error",
+        }
+    }
+}
+
+/// The model call failed for good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCallFailed {
+    /// The call.
+    pub call_id: String,
+    /// What kind of failure.
+    pub error: ErrorKind,
+    /// What happened, for people.
+    pub message: Personal<String>,
+    /// What watchers had seen of the answer.
+    #[serde(default)]
+    pub partial: Personal<Option<String>>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// A tool is about to be called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolCallRequested {
+    /// The call the model asked for.
+    pub call_id: String,
+    /// The tool.
+    pub tool: String,
+    /// The same for every attempt of this call.
+    pub idempotency_key: String,
+    /// What a second call of it does.
+    pub effect: Effect,
+    /// 1, or more when a crash hid the outcome.
+    pub attempt: u32,
+    /// The index of the `ToolCallStarted` frame.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The tool answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolCallCompleted {
+    /// The call.
+    pub call_id: String,
+    /// What it said.
+    pub result: Personal<String>,
+    /// Seconds it took.
+    pub duration: f64,
+    /// The index of the `ToolCallCompleted` frame.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The tool failed; the model is told and may go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolCallFailed {
+    /// The call.
+    pub call_id: String,
+    /// What went wrong, as the model reads it.
+    pub error: Personal<String>,
+    /// Seconds it took.
+    pub duration: f64,
+    /// The index of the `ToolCallCompleted` frame, which the `ToolCallError` frame follows.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Nobody knows whether the tool did its work: a crash or a cancel came between.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolOutcomeUnknown {
+    /// The call.
+    pub call_id: String,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// What a paused run waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// The tool call it is about.
+    pub call_id: String,
+    /// What is asked of a person.
+    pub kind: RequirementKind,
+}
+
+/// The kinds of requirements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequirementKind {
+    /// Whether to run an unsafe tool again whose outcome is unknown, or what its result was.
+    UnknownOutcome,
+}
+
+/// The run waits for a person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunPaused {
+    /// What for.
+    pub requirements: Vec<Requirement>,
+    /// The index of the `RunPaused` frame.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Somebody asked the run to stop; no tool starts after this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CancelRequested {
+    /// Who.
+    pub by: String,
+    /// Why, if they said.
+    #[serde(default)]
+    pub why: Personal<Option<String>>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The run ended well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSucceeded {
+    /// The session's state when it ended.
+    #[serde(default)]
+    pub session_state: Personal<Map<String, Value>>,
+    /// Seconds from acceptance.
+    pub duration: f64,
+    /// The index of the `RunContentCompleted` frame, which `RunCompleted` follows.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The run ended with an error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFailed {
+    /// What kind.
+    pub error: ErrorKind,
+    /// What happened, for people.
+    pub message: Personal<String>,
+    /// The session's state when it ended.
+    #[serde(default)]
+    pub session_state: Personal<Map<String, Value>>,
+    /// Seconds from acceptance.
+    pub duration: f64,
+    /// The index of the `RunError` frame.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The run was stopped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunCancelled {
+    /// Why, for people.
+    pub reason: Personal<String>,
+    /// Whether it waited in the queue, ran or was paused.
+    pub stage: RunStage,
+    /// What the open model call had said and watchers had seen.
+    #[serde(default)]
+    pub partial: Personal<Option<String>>,
+    /// What the provider had told about the open model call.
+    #[serde(default)]
+    pub provider_data: Option<Value>,
+    /// Seconds to the first token of the open model call.
+    #[serde(default)]
+    pub time_to_first_token: Option<f64>,
+    /// The session's state when it ended.
+    #[serde(default)]
+    pub session_state: Personal<Map<String, Value>>,
+    /// Seconds from acceptance.
+    pub duration: f64,
+    /// The index of the `RunCancelled` frame, which `RunCompleted` follows.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// How far a run was when it was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RunStage {
+    /// It waited in its session's queue.
+    Pending,
+    /// It ran.
+    Executing,
+    /// It waited for a person.
+    Paused,
+}
+
+events! {
+    /// What happens to a run.
+    RunEvent, "Run" {
+        /// It was accepted.
+        Accepted(RunAccepted) = 1,
+        /// Another node has it now.
+        TakenOver(RunTakenOver) = 1,
+        /// The model is about to be called.
+        ModelCallRequested(ModelCallRequested) = 1,
+        /// The model answered.
+        ModelCallCompleted(ModelCallCompleted) = 1,
+        /// The model call failed for good.
+        ModelCallFailed(ModelCallFailed) = 1,
+        /// A tool is about to be called.
+        ToolCallRequested(ToolCallRequested) = 1,
+        /// A tool answered.
+        ToolCallCompleted(ToolCallCompleted) = 1,
+        /// A tool failed.
+        ToolCallFailed(ToolCallFailed) = 1,
+        /// Nobody knows what a tool did.
+        ToolOutcomeUnknown(ToolOutcomeUnknown) = 1,
+        /// It waits for a person.
+        Paused(RunPaused) = 1,
+        /// Somebody asked it to stop.
+        CancelRequested(CancelRequested) = 1,
+        /// It ended well.
+        Succeeded(RunSucceeded) = 1,
+        /// It ended with an error.
+        Failed(RunFailed) = 1,
+        /// It was stopped.
+        Cancelled(RunCancelled) = 1,
+    }
+}
+
+impl RunEvent {
+    pub(crate) fn wrap(self) -> DomainEvent {
+        DomainEvent::Run(self)
+    }
+
+    /// Whether it ends the run.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Succeeded(_) | Self::Failed(_) | Self::Cancelled(_))
+    }
+}

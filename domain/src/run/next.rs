@@ -1,0 +1,114 @@
+//! What a run needs next, read from its state alone: the engine does it and appends the outcome.
+
+use super::event::ErrorKind;
+use super::state::{RunState, RunStatus, ToolOutcome};
+use crate::message::ToolCall;
+use crate::tool::Effect;
+
+/// What comes next for a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// It waits for its session.
+    AwaitTurn,
+    /// Call the model. `attempt` is over 1 when an earlier call's outcome was lost.
+    CallModel {
+        /// Counts model calls from 1.
+        iteration: u32,
+        /// Counts attempts of this call from 1.
+        attempt: u32,
+        /// The id of the lost call, to be kept.
+        call_id: Option<String>,
+    },
+    /// Call these tools, beside each other.
+    CallTools(Vec<PendingTool>),
+    /// Ask a person about calls whose outcome nobody knows.
+    Pause(Vec<String>),
+    /// Nothing until a person answers.
+    AwaitPerson,
+    /// End it.
+    Finish(Ending),
+    /// Nothing, ever.
+    Done,
+}
+
+/// A tool call without outcome.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PendingTool {
+    /// The call.
+    pub call: ToolCall,
+    /// How often it was requested before.
+    pub attempts: u32,
+    /// Its effect, once it was requested.
+    pub effect: Option<Effect>,
+    /// Its key, once it was requested.
+    pub idempotency_key: Option<String>,
+}
+
+/// How a run is to end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// Well.
+    Succeed,
+    /// With this error.
+    Fail(ErrorKind, String),
+    /// Stopped.
+    Cancel,
+}
+
+impl RunState {
+    /// What comes next, given the configured limit of model calls.
+    pub fn next(&self, max_iterations: u32) -> Next {
+        if self.accepted.is_none() || self.status.is_end() {
+            return Next::Done;
+        }
+        if self.cancel.is_some() {
+            return Next::Finish(Ending::Cancel);
+        }
+        match self.status {
+            RunStatus::Pending => return Next::AwaitTurn,
+            RunStatus::Paused => return Next::AwaitPerson,
+            _ => {}
+        }
+        if let Some((kind, message)) = &self.model_failure {
+            return Next::Finish(Ending::Fail(*kind, message.clone()));
+        }
+        if let Some(open) = &self.open_call {
+            let (attempt, call_id) = (open.attempt + 1, Some(open.call_id.clone()));
+            return Next::CallModel { iteration: self.iterations, attempt, call_id };
+        }
+        self.after_model(max_iterations)
+    }
+
+    fn after_model(&self, max_iterations: u32) -> Next {
+        let pending: Vec<PendingTool> = self.tools.iter().filter(|tool| tool.outcome.is_none()).map(pending).collect();
+        if !pending.is_empty() {
+            return Next::CallTools(pending);
+        }
+        let unknown = |tool: &&super::ToolRecord| tool.outcome == Some(ToolOutcome::Unknown);
+        let unknown: Vec<String> = self.tools.iter().filter(unknown).map(|tool| tool.call.id.clone()).collect();
+        if !unknown.is_empty() {
+            return Next::Pause(unknown);
+        }
+        let last = self.messages.iter().rev().find(|message| message.role == crate::message::Role::Assistant);
+        match last {
+            Some(message) if message.tool_calls.is_empty() => Next::Finish(Ending::Succeed),
+            _ if self.iterations >= max_iterations => {
+                let message = format!(
+                    "The run stopped after {max_iterations} model calls, the most it may make (max_iterations)."
+                );
+                Next::Finish(Ending::Fail(ErrorKind::IterationLimit, message))
+            }
+            _ => Next::CallModel { iteration: self.iterations + 1, attempt: 1, call_id: None },
+        }
+    }
+}
+
+fn pending(tool: &super::ToolRecord) -> PendingTool {
+    let requested = tool.attempts > 0;
+    PendingTool {
+        call: tool.call.clone(),
+        attempts: tool.attempts,
+        effect: requested.then_some(tool.effect),
+        idempotency_key: requested.then(|| tool.idempotency_key.clone()),
+    }
+}

@@ -1,0 +1,432 @@
+//! The fold of a run's stream.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::command::{RunCommand, RunError, RunMode};
+use super::event::{
+    CancelRequested, ErrorKind, ModelCallCompleted, ModelCallRequested, Requirement, RunAccepted, RunEvent, RunStage,
+    ToolCallRequested,
+};
+use crate::component::ComponentRef;
+use crate::ids::{RunId, SessionId, UserId};
+use crate::message::{Answered, CallMetrics, Message, Role, ToolCall};
+use crate::session::Admission;
+use crate::tool::Effect;
+use crate::usage::Usage;
+
+/// The states of a run, with their names on the wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RunStatus {
+    /// It waits in its session's queue.
+    #[default]
+    Pending,
+    /// It runs.
+    Running,
+    /// It waits for a person.
+    Paused,
+    /// It ended well.
+    Completed,
+    /// It ended with an error.
+    Error,
+    /// It was stopped.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// The status on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Running => "RUNNING",
+            Self::Paused => "PAUSED",
+            Self::Completed => "COMPLETED",
+            Self::Error => "ERROR",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
+    /// Whether nothing more happens to the run.
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Completed | Self::Error | Self::Cancelled)
+    }
+}
+
+/// The outcome of a tool call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolOutcome {
+    /// It answered.
+    Completed(String),
+    /// It failed, with what the model is told.
+    Failed(String),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A tool call of the run, from the model's wish to its outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolRecord {
+    /// What the model asked for.
+    pub call: ToolCall,
+    /// What a second call does; known once the call was requested.
+    pub effect: Effect,
+    /// The key every attempt carries.
+    pub idempotency_key: String,
+    /// How often it was requested.
+    pub attempts: u32,
+    /// How it went, once known.
+    pub outcome: Option<ToolOutcome>,
+    /// Unix milliseconds of the request, then of the outcome.
+    pub started_ms: i64,
+    /// Unix milliseconds of the outcome.
+    pub ended_ms: i64,
+    /// Seconds the call took.
+    pub duration: f64,
+}
+
+/// A model call that has no outcome yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenModelCall {
+    /// Its id.
+    pub call_id: String,
+    /// Its attempt.
+    pub attempt: u32,
+}
+
+/// The fold of a run's stream.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// The acceptance, once there.
+    pub accepted: Option<RunAccepted>,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Earlier runs whose messages the model sees, oldest first; fixed by the first model call.
+    pub history: Vec<RunId>,
+    /// This run's messages: the person's, then the model's and the tools' in order.
+    pub messages: Vec<Message>,
+    /// All tool calls, in order.
+    pub tools: Vec<ToolRecord>,
+    /// How many model calls were asked for, attempts not counted.
+    pub iterations: u32,
+    /// The model call without outcome.
+    pub open_call: Option<OpenModelCall>,
+    /// The failure of the last model call, which ends the run.
+    pub model_failure: Option<(ErrorKind, String)>,
+    /// The request to stop.
+    pub cancel: Option<CancelRequested>,
+    /// What a paused run waits for.
+    pub requirements: Vec<Requirement>,
+    /// What ended it badly, for people.
+    pub error: Option<(ErrorKind, String)>,
+    /// Why it was cancelled, for people.
+    pub cancel_reason: Option<String>,
+    /// How far it was when cancelled.
+    pub cancel_stage: Option<RunStage>,
+    /// What the model had said when it was cut off.
+    pub partial: Option<String>,
+    /// What its model calls cost.
+    pub usage: Usage,
+    /// Seconds to the first token of the first model call that had one.
+    pub time_to_first_token: Option<f64>,
+    /// What the provider told about the last response.
+    pub provider_data: Option<Value>,
+    /// The session's state when the run ended.
+    pub session_state: Option<Map<String, Value>>,
+    /// Seconds from acceptance to the end.
+    pub duration: Option<f64>,
+    /// The lease's epoch as far as the run knows.
+    pub epoch: u64,
+    /// The first frame index not taken by an event yet; text frames may have gone further.
+    pub next_frame: u64,
+    /// Unix milliseconds of the last event.
+    pub updated_ms: i64,
+}
+
+impl RunState {
+    /// Its id.
+    pub fn run_id(&self) -> Option<&RunId> {
+        self.accepted.as_ref().map(|accepted| &accepted.run_id)
+    }
+
+    /// Its session.
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.accepted.as_ref().map(|accepted| &accepted.session_id)
+    }
+
+    /// Whom it is for.
+    pub fn user_id(&self) -> Option<&UserId> {
+        self.accepted.as_ref().and_then(|accepted| accepted.user_id.as_ref())
+    }
+
+    /// What runs.
+    pub fn component(&self) -> Option<&ComponentRef> {
+        self.accepted.as_ref().map(|accepted| &accepted.component)
+    }
+
+    /// Everything the model said in this run, in order: what a watcher's text frames add up to.
+    pub fn content(&self) -> String {
+        let said = self.messages.iter().filter(|message| message.role == Role::Assistant);
+        said.filter_map(|message| message.content.as_deref()).chain(self.partial.as_deref()).collect()
+    }
+
+    /// What the model thought aloud, all of it.
+    pub fn reasoning(&self) -> String {
+        self.messages.iter().filter_map(|message| message.reasoning.as_deref()).collect()
+    }
+
+    /// The id of this run's message at `index`: the same in every fold.
+    pub fn message_id(run: &RunId, index: usize) -> String {
+        derived_id(run, &format!("message {index}"))
+    }
+
+    /// The id of the system message this run was given.
+    pub fn system_message_id(run: &RunId) -> String {
+        derived_id(run, "system message")
+    }
+
+    /// What happens on `command`: the event itself, or nothing when it already happened.
+    ///
+    /// # Errors
+    /// [`RunError`] when the event does not fit the run's state.
+    pub fn decide(&self, command: RunCommand) -> Result<Vec<RunEvent>, RunError> {
+        let RunCommand(event) = command;
+        if matches!(event, RunEvent::Accepted(_)) {
+            return if self.accepted.is_some() { Err(RunError::Exists) } else { Ok(vec![event]) };
+        }
+        if self.accepted.is_none() {
+            return Err(RunError::Unknown);
+        }
+        if matches!(event, RunEvent::CancelRequested(_)) {
+            // Asking twice, or too late, changes nothing.
+            let late = self.status.is_end() || self.cancel.is_some();
+            return Ok(if late { vec![] } else { vec![event] });
+        }
+        if self.status.is_end() {
+            return Err(RunError::Ended);
+        }
+        let starts = matches!(event, RunEvent::ModelCallRequested(_) | RunEvent::ToolCallRequested(_));
+        if self.cancel.is_some() && (starts || matches!(event, RunEvent::Succeeded(_) | RunEvent::Paused(_))) {
+            return Err(RunError::Cancelling);
+        }
+        self.check_call(&event)?;
+        Ok(vec![event])
+    }
+
+    fn check_call(&self, event: &RunEvent) -> Result<(), RunError> {
+        let open_model = |id: &str| self.open_call.as_ref().is_some_and(|call| call.call_id == id);
+        let open_tool = |id: &str| self.tools.iter().any(|tool| tool.call.id == id && tool.outcome.is_none());
+        let (fits, id) = match event {
+            RunEvent::ModelCallCompleted(e) => (open_model(&e.call_id), &e.call_id),
+            RunEvent::ModelCallFailed(e) => (open_model(&e.call_id), &e.call_id),
+            RunEvent::ToolCallRequested(e) => (open_tool(&e.call_id), &e.call_id),
+            RunEvent::ToolCallCompleted(e) => (open_tool(&e.call_id), &e.call_id),
+            RunEvent::ToolCallFailed(e) => (open_tool(&e.call_id), &e.call_id),
+            RunEvent::ToolOutcomeUnknown(e) => (open_tool(&e.call_id), &e.call_id),
+            _ => return Ok(()),
+        };
+        if fits { Ok(()) } else { Err(RunError::NoSuchCall(id.clone())) }
+    }
+
+    /// Takes `event` into the state.
+    pub fn evolve(&mut self, event: &RunEvent) {
+        match event {
+            RunEvent::Accepted(e) => self.accept(e),
+            RunEvent::TakenOver(e) => {
+                self.epoch = e.epoch;
+                self.saw(e.frame + 1, e.at_ms);
+            }
+            RunEvent::ModelCallRequested(e) => self.model_requested(e),
+            RunEvent::ModelCallCompleted(e) => self.model_completed(e),
+            RunEvent::ModelCallFailed(e) => {
+                self.open_call = None;
+                self.partial = e.partial.get().cloned().flatten();
+                self.model_failure = Some((e.error, e.message.get().cloned().unwrap_or_default()));
+                self.saw(self.next_frame, e.at_ms);
+            }
+            RunEvent::ToolCallRequested(e) => self.tool_requested(e),
+            RunEvent::ToolCallCompleted(e) => {
+                let result = e.result.get().cloned().unwrap_or_default();
+                self.tool_ended(&e.call_id, ToolOutcome::Completed(result), e.duration, e.at_ms);
+                self.saw(e.frame + 1, e.at_ms);
+            }
+            RunEvent::ToolCallFailed(e) => {
+                let error = e.error.get().cloned().unwrap_or_default();
+                self.tool_ended(&e.call_id, ToolOutcome::Failed(error), e.duration, e.at_ms);
+                self.saw(e.frame + 2, e.at_ms);
+            }
+            RunEvent::ToolOutcomeUnknown(e) => {
+                self.tool_ended(&e.call_id, ToolOutcome::Unknown, 0.0, e.at_ms);
+                self.saw(self.next_frame, e.at_ms);
+            }
+            RunEvent::Paused(e) => {
+                self.status = RunStatus::Paused;
+                self.requirements.clone_from(&e.requirements);
+                self.saw(e.frame + 2, e.at_ms);
+            }
+            RunEvent::CancelRequested(e) => {
+                self.cancel = Some(e.clone());
+                self.saw(self.next_frame, e.at_ms);
+            }
+            RunEvent::Succeeded(e) => {
+                self.end(RunStatus::Completed, e.session_state.get(), e.duration);
+                self.saw(e.frame + 2, e.at_ms);
+            }
+            RunEvent::Failed(e) => {
+                self.error = Some((e.error, e.message.get().cloned().unwrap_or_default()));
+                self.end(RunStatus::Error, e.session_state.get(), e.duration);
+                self.saw(e.frame + 1, e.at_ms);
+            }
+            RunEvent::Cancelled(e) => {
+                self.cancel_reason = e.reason.get().cloned();
+                self.cancel_stage = Some(e.stage);
+                self.time_to_first_token = self.time_to_first_token.or(e.time_to_first_token);
+                if e.provider_data.is_some() {
+                    self.provider_data.clone_from(&e.provider_data);
+                }
+                self.partial = e.partial.get().cloned().flatten();
+                self.end(RunStatus::Cancelled, e.session_state.get(), e.duration);
+                self.saw(e.frame + 2, e.at_ms);
+            }
+        }
+    }
+
+    fn saw(&mut self, next_frame: u64, at_ms: i64) {
+        self.next_frame = self.next_frame.max(next_frame);
+        self.updated_ms = at_ms;
+    }
+
+    fn accept(&mut self, accepted: &RunAccepted) {
+        self.status = match accepted.admission {
+            Admission::Active | Admission::Parallel => RunStatus::Running,
+            Admission::Queued | Admission::Interrupting => RunStatus::Pending,
+        };
+        self.epoch = 1;
+        self.messages.push(Message {
+            id: Self::message_id(&accepted.run_id, 0),
+            role: Role::User,
+            content: accepted.message.get().cloned(),
+            reasoning: None,
+            tool_calls: Vec::new(),
+            answers: None,
+            media: accepted.media.get().cloned().unwrap_or_default(),
+            provider_data: None,
+            metrics: None,
+            created_at: accepted.at_ms / 1000,
+        });
+        self.accepted = Some(accepted.clone());
+        self.saw(1, accepted.at_ms);
+    }
+
+    fn model_requested(&mut self, e: &ModelCallRequested) {
+        self.status = RunStatus::Running;
+        self.iterations = self.iterations.max(e.iteration);
+        self.history.clone_from(&e.history);
+        self.open_call = Some(OpenModelCall { call_id: e.call_id.clone(), attempt: e.attempt });
+        self.saw(e.frame + 1, e.at_ms);
+    }
+
+    fn model_completed(&mut self, e: &ModelCallCompleted) {
+        self.open_call = None;
+        self.usage += e.metrics.usage;
+        self.time_to_first_token = self.time_to_first_token.or(e.metrics.time_to_first_token);
+        self.provider_data.clone_from(&e.provider_data);
+        let calls: Vec<ToolCall> = e
+            .tool_calls
+            .iter()
+            .map(|call| ToolCall {
+                id: call.id.clone(),
+                name: call.name.clone(),
+                arguments: call.arguments.get().cloned().unwrap_or_default(),
+            })
+            .collect();
+        self.tools.extend(calls.iter().map(|call| ToolRecord {
+            call: call.clone(),
+            effect: Effect::Unsafe,
+            idempotency_key: String::new(),
+            attempts: 0,
+            outcome: None,
+            started_ms: e.at_ms,
+            ended_ms: 0,
+            duration: 0.0,
+        }));
+        let text = e.text.get().filter(|text| !text.is_empty()).cloned();
+        self.push_message(Role::Assistant, text, e.at_ms, |message| {
+            message.reasoning = e.reasoning.get().cloned().flatten();
+            message.tool_calls = calls;
+            message.provider_data.clone_from(&e.provider_data);
+            message.metrics = Some(CallMetrics { ..e.metrics.clone() });
+        });
+        self.saw(e.frame + 1, e.at_ms);
+    }
+
+    fn tool_requested(&mut self, e: &ToolCallRequested) {
+        if let Some(tool) = self.tools.iter_mut().find(|tool| tool.call.id == e.call_id) {
+            tool.effect = e.effect;
+            tool.idempotency_key.clone_from(&e.idempotency_key);
+            tool.attempts = e.attempt;
+            tool.started_ms = e.at_ms;
+        }
+        self.saw(e.frame + 1, e.at_ms);
+    }
+
+    fn tool_ended(&mut self, call_id: &str, outcome: ToolOutcome, duration: f64, at_ms: i64) {
+        let Some(tool) = self.tools.iter_mut().find(|tool| tool.call.id == call_id) else { return };
+        tool.ended_ms = at_ms;
+        tool.duration = duration;
+        tool.outcome = Some(outcome.clone());
+        let (content, failed) = match outcome {
+            ToolOutcome::Completed(result) => (result, false),
+            ToolOutcome::Failed(error) => (error, true),
+            // The model hears of it only when a person has said what became of the call.
+            ToolOutcome::Unknown => return,
+        };
+        let arguments = tool.call.parsed().map_or(Value::Null, Value::Object);
+        let answers = Answered { call_id: call_id.to_owned(), tool: tool.call.name.clone(), arguments, failed };
+        self.push_message(Role::Tool, Some(content), at_ms, |message| message.answers = Some(answers));
+    }
+
+    fn push_message(&mut self, role: Role, content: Option<String>, at_ms: i64, fill: impl FnOnce(&mut Message)) {
+        let index = self.messages.len();
+        let id = self.run_id().map(|run| Self::message_id(run, index)).unwrap_or_default();
+        let mut message = Message {
+            id,
+            role,
+            content,
+            reasoning: None,
+            tool_calls: Vec::new(),
+            answers: None,
+            media: Vec::new(),
+            provider_data: None,
+            metrics: None,
+            created_at: at_ms / 1000,
+        };
+        fill(&mut message);
+        self.messages.push(message);
+    }
+
+    fn end(&mut self, status: RunStatus, session_state: Option<&Map<String, Value>>, duration: f64) {
+        self.status = status;
+        self.open_call = None;
+        self.requirements.clear();
+        self.session_state = session_state.cloned();
+        self.duration = Some(duration);
+    }
+
+    /// Whether its caller watches or waits in the background, where frames were asked for from the start.
+    pub fn keeps_frames(&self) -> bool {
+        self.accepted.as_ref().is_some_and(|accepted| accepted.mode.keeps_frames())
+    }
+
+    /// How its caller waits.
+    pub fn mode(&self) -> RunMode {
+        self.accepted.as_ref().map(|accepted| accepted.mode).unwrap_or_default()
+    }
+}
+
+/// A UUID that every fold of this run derives alike.
+fn derived_id(run: &RunId, what: &str) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("daybook {run} {what}").as_bytes()).to_string()
+}

@@ -1,0 +1,256 @@
+//! Every event type ever released must stay readable: one golden file for each (type, version), never edited.
+//! A new type or version needs a new file; `GOLDEN_WRITE=1 cargo test -p daybook-domain --test golden` proposes it.
+
+#![expect(clippy::unwrap_used, reason = "a test says what it expects")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use daybook_domain::component::{AgentConfig, ComponentConfigured, ComponentEvent, ComponentRef, ModelRef};
+use daybook_domain::ids::{ComponentId, RunId, SessionId, UserId};
+use daybook_domain::media::{Media, MediaContent, MediaKind};
+use daybook_domain::message::CallMetrics;
+use daybook_domain::run::*;
+use daybook_domain::session::*;
+use daybook_domain::tool::{Effect, ToolSpec};
+use daybook_domain::usage::Usage;
+use daybook_domain::{DomainEvent, Personal};
+use serde_json::{Map, Value, json};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn text(text: &str) -> Personal<String> {
+    text.to_owned().into()
+}
+
+fn map() -> Map<String, Value> {
+    Map::from_iter([("k".to_owned(), json!("v\u{0}"))])
+}
+
+fn samples() -> Vec<DomainEvent> {
+    let mut all: Vec<DomainEvent> = run_samples().into_iter().map(DomainEvent::from).collect();
+    all.extend(session_samples().into_iter().map(DomainEvent::from));
+    all.push(ComponentEvent::Configured(ComponentConfigured { hash: "00ff".into(), config: config() }).into());
+    all
+}
+
+fn config() -> AgentConfig {
+    AgentConfig {
+        id: ComponentId::parse("my-agent").unwrap(),
+        name: "My Agent".into(),
+        description: Some("Plain".into()),
+        role: Some("Writes".into()),
+        instructions: vec!["Be brief.".into()],
+        model: ModelRef { key: "main".into(), id: "m".into(), provider: "P".into(), class: "C".into() },
+        temperature: Some(0.5),
+        max_tokens: Some(100),
+        tools: vec![ToolSpec {
+            name: "t".into(),
+            description: "d".into(),
+            parameters: json!({"type": "object"}),
+            effect: Effect::Idempotent,
+            timeout_seconds: 60,
+        }],
+        history_runs: 3,
+        session_state: map(),
+        max_iterations: 25,
+        metadata: map(),
+    }
+}
+
+fn run_samples() -> Vec<RunEvent> {
+    let usage = Usage {
+        input_tokens: 5,
+        output_tokens: 3,
+        total_tokens: 8,
+        cache_read_tokens: 2,
+        cache_write_tokens: 1,
+        reasoning_tokens: 1,
+    };
+    let media = Media {
+        id: "f-1".into(),
+        kind: MediaKind::File,
+        mime_type: Some("text/plain".into()),
+        filename: Some("a.txt".into()),
+        format: Some("txt".into()),
+        content: MediaContent::Blob { hash: "aa".into(), len: 70_000, text: true },
+        metadata: Some(map()),
+    };
+    vec![
+        RunEvent::Accepted(RunAccepted {
+            run_id: RunId::parse("r-1").unwrap(),
+            session_id: SessionId::parse("s-1").unwrap(),
+            user_id: Some(UserId::parse("alice").unwrap()),
+            component: ComponentRef::agent(ComponentId::parse("my-agent").unwrap()),
+            config_hash: "00ff".into(),
+            mode: RunMode::BackgroundStreaming,
+            on_busy: OnBusy::Parallel,
+            admission: Admission::Parallel,
+            cancel_on_disconnect: true,
+            message: text("Hello\u{0}"),
+            media: vec![media].into(),
+            dependencies: Some(map()).into(),
+            metadata: Some(map()).into(),
+            at_ms: 1_700_000_000_123,
+        }),
+        RunEvent::TakenOver(RunTakenOver { node: "n".into(), epoch: 2, frame: 1_000_000, at_ms: 1 }),
+        RunEvent::ModelCallRequested(ModelCallRequested {
+            call_id: "m-1".into(),
+            iteration: 1,
+            attempt: 2,
+            history: vec![RunId::parse("r-0").unwrap()],
+            own_messages: 1,
+            prompt_hash: "p".into(),
+            tools_hash: "t".into(),
+            frame: 1,
+            at_ms: 1,
+        }),
+        RunEvent::ModelCallCompleted(ModelCallCompleted {
+            call_id: "m-1".into(),
+            text: text("Hi"),
+            reasoning: Some("Hm".to_owned()).into(),
+            tool_calls: vec![RequestedCall { id: "c-1".into(), name: "t".into(), arguments: text("{\"a\":1}") }],
+            finish_reason: "tool_calls".into(),
+            provider_data: Some(json!({"id": "x"})),
+            metrics: CallMetrics { usage, time_to_first_token: Some(0.25), duration: 0.5 },
+            frame: 4,
+            at_ms: 2,
+        }),
+        RunEvent::ModelCallFailed(ModelCallFailed {
+            call_id: "m-1".into(),
+            error: ErrorKind::ModelTimeout,
+            message: text("slow"),
+            partial: Some("Hi".to_owned()).into(),
+            at_ms: 2,
+        }),
+        RunEvent::ToolCallRequested(ToolCallRequested {
+            call_id: "c-1".into(),
+            tool: "t".into(),
+            idempotency_key: "key".into(),
+            effect: Effect::Unsafe,
+            attempt: 1,
+            frame: 5,
+            at_ms: 3,
+        }),
+        RunEvent::ToolCallCompleted(ToolCallCompleted {
+            call_id: "c-1".into(),
+            result: text("ok"),
+            duration: 0.5,
+            frame: 6,
+            at_ms: 4,
+        }),
+        RunEvent::ToolCallFailed(ToolCallFailed {
+            call_id: "c-1".into(),
+            error: text("no"),
+            duration: 0.5,
+            frame: 6,
+            at_ms: 4,
+        }),
+        RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id: "c-1".into(), at_ms: 4 }),
+        RunEvent::Paused(RunPaused {
+            requirements: vec![Requirement { call_id: "c-1".into(), kind: RequirementKind::UnknownOutcome }],
+            frame: 7,
+            at_ms: 5,
+        }),
+        RunEvent::CancelRequested(CancelRequested {
+            by: "anonymous".into(),
+            why: Some("enough".to_owned()).into(),
+            at_ms: 6,
+        }),
+        RunEvent::Succeeded(RunSucceeded { session_state: map().into(), duration: 1.5, frame: 8, at_ms: 7 }),
+        RunEvent::Failed(RunFailed {
+            error: ErrorKind::ModelProviderError,
+            message: text("boom"),
+            session_state: map().into(),
+            duration: 1.5,
+            frame: 8,
+            at_ms: 7,
+        }),
+        RunEvent::Cancelled(RunCancelled {
+            reason: text("enough"),
+            stage: RunStage::Executing,
+            partial: Some("half".to_owned()).into(),
+            provider_data: None,
+            time_to_first_token: None,
+            session_state: map().into(),
+            duration: 1.5,
+            frame: 8,
+            at_ms: 7,
+        }),
+    ]
+}
+
+fn session_samples() -> Vec<SessionEvent> {
+    let run_id = RunId::parse("r-1").unwrap();
+    vec![
+        SessionEvent::Created(SessionCreated {
+            session_id: SessionId::parse("s-1").unwrap(),
+            user_id: Some(UserId::parse("alice").unwrap()),
+            component: Some(ComponentRef::agent(ComponentId::parse("my-agent").unwrap())),
+            name: Some("Hello".to_owned()).into(),
+            metadata: Some(map()).into(),
+            at: 1,
+        }),
+        SessionEvent::RunAdmitted(SessionRunAdmitted { run_id: run_id.clone(), admission: Admission::Queued, at: 1 }),
+        SessionEvent::RunEnded(SessionRunEnded {
+            run_id: run_id.clone(),
+            status: RunStatus::Completed,
+            usage: Usage { input_tokens: 1, output_tokens: 1, total_tokens: 2, ..Usage::default() },
+            model: Some(("m".into(), "P".into())),
+            at: 2,
+        }),
+        SessionEvent::StateChanged(SessionStateChanged {
+            run_id: Some(run_id),
+            patch: StatePatch { set: map(), unset: vec!["old".into()] }.into(),
+            at: 2,
+        }),
+    ]
+}
+
+#[test]
+fn every_released_event_is_still_read() {
+    let mut covered = BTreeSet::new();
+    for event in samples() {
+        let form = event.store().unwrap();
+        covered.insert((form.kind.to_owned(), form.schema_version));
+        let path = folder().join(format!("{}.v{}.json", form.kind, form.schema_version));
+        if std::env::var_os("GOLDEN_WRITE").is_some() && !path.exists() {
+            let golden = json!({"payload": form.payload, "personal": form.personal});
+            std::fs::write(&path, serde_json::to_string_pretty(&golden).unwrap() + "\n").unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("no golden file {}", path.display()));
+        let golden: Value = serde_json::from_str(&golden).unwrap();
+        let (payload, personal) = (golden["payload"].as_str().unwrap(), golden["personal"].as_str());
+        let read = DomainEvent::decode(form.kind, form.schema_version, payload, personal).unwrap();
+        assert_eq!(read, event, "{} is read differently than it was written", form.kind);
+    }
+    let kinds = RunEvent::KINDS.iter().chain(SessionEvent::KINDS).chain(ComponentEvent::KINDS);
+    for (kind, version) in kinds {
+        assert!(covered.contains(&((*kind).to_owned(), *version)), "no sample of {kind} version {version}");
+    }
+}
+
+#[test]
+fn every_golden_file_is_read_also_those_of_older_versions() {
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let (kind, version) = name.rsplit_once(".v").unwrap();
+        let golden: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let payload = golden["payload"].as_str().unwrap();
+        DomainEvent::decode(kind, version.parse().unwrap(), payload, golden["personal"].as_str()).unwrap();
+        // Without its key an event still reads, erased.
+        DomainEvent::decode(kind, version.parse().unwrap(), payload, None).unwrap();
+    }
+}
+
+#[test]
+fn unknown_types_and_newer_versions_are_told_apart() {
+    use daybook_domain::event::DecodeError;
+    let unknown = DomainEvent::decode("RunFlown", 1, "{}", None);
+    assert!(matches!(unknown, Err(DecodeError::UnknownType(_))));
+    let newer = DomainEvent::decode("RunPaused", 99, "{}", None);
+    assert!(matches!(newer, Err(DecodeError::NewerVersion { known: 1, .. })));
+}
