@@ -1,0 +1,30 @@
+//! How it is kept: the log on PostgreSQL with group commit, keys, leases, snapshots, blobs and frames.
+
+mod batch;
+mod crypto;
+pub mod embedded;
+mod error;
+mod frames;
+mod heads;
+mod housekeeping;
+mod kept;
+mod keys;
+mod leaf;
+mod migrate;
+mod nodes;
+mod prepare;
+mod read;
+mod signals;
+mod store;
+mod types;
+mod writer;
+
+pub use crypto::MasterKey;
+pub use error::{AppendError, StoreError};
+pub use frames::{Durability, FrameStore};
+pub use leaf::verify_leaf;
+pub use store::{Store, StoreOptions};
+pub use types::{
+    Append, Appended, CommandKey, Expected, FrameChunk, Lease, LeaseOp, Meta, MigrateError, MigrateOutcome, NodeInfo,
+    RawRecorded, Recorded, StreamInfo, StreamWrite, Subject,
+};

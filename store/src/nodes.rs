@@ -1,0 +1,92 @@
+//! Nodes and the leases they hold on run trees. All times are the database's.
+
+use daybook_domain::{LogId, RunId};
+use sqlx::PgPool;
+
+use crate::error::StoreError;
+use crate::types::{Lease, NodeInfo};
+
+pub(crate) async fn join(pool: &PgPool, node: &NodeInfo) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO nodes (node_id, host, pid, started_at, heartbeat_at) \
+         VALUES ($1, $2, $3, clock_timestamp(), clock_timestamp()) \
+         ON CONFLICT (node_id) DO UPDATE SET host = excluded.host, pid = excluded.pid, \
+         started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at",
+    )
+    .bind(&node.id)
+    .bind(&node.host)
+    .bind(i64::from(node.pid))
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn heartbeat(pool: &PgPool, node_id: &str) -> Result<bool, StoreError> {
+    // A heartbeat lost in a crash of the database is made up for by the next: do not wait for the disk.
+    let done = sqlx::query(
+        "UPDATE nodes SET heartbeat_at = clock_timestamp() \
+         WHERE node_id = $1 AND set_config('synchronous_commit', 'off', true) = 'off'",
+    )
+    .bind(node_id)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Gives all the node's leases up and removes it; the same whether it leaves or is found dead.
+pub(crate) async fn remove(pool: &PgPool, node_id: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "WITH freed AS (UPDATE leases SET node_id = NULL WHERE node_id = $1) DELETE FROM nodes WHERE node_id = $1",
+    )
+    .bind(node_id)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn on_host(pool: &PgPool, host: &str) -> Result<Vec<(String, u32)>, StoreError> {
+    let rows: Vec<(String, i64)> = sqlx::query_as("SELECT node_id, pid FROM nodes WHERE host = $1 ORDER BY node_id")
+        .bind(host)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows.into_iter().filter_map(|(id, pid)| Some((id, u32::try_from(pid).ok()?))).collect())
+}
+
+pub(crate) async fn claim(
+    pool: &PgPool,
+    log: LogId,
+    node_id: &str,
+    components: &[String],
+    tools: &[String],
+    limit: i64,
+) -> Result<Vec<Lease>, StoreError> {
+    let rows: Vec<(String, i64, String)> =
+        sqlx::query_as("SELECT tree, new_epoch, of_component FROM claim_leases($1, $2, $3, $4, $5)")
+            .bind(log.0)
+            .bind(node_id)
+            .bind(components)
+            .bind(tools)
+            .bind(limit)
+            .fetch_all(pool)
+            .await?;
+    rows.into_iter()
+        .map(|(tree, epoch, component)| {
+            let tree = RunId::parse(tree).map_err(|error| StoreError::Invalid(format!("a lease's run id: {error}")))?;
+            Ok(Lease { tree, epoch: epoch as u64, component })
+        })
+        .collect()
+}
+
+pub(crate) async fn lease(
+    pool: &PgPool,
+    log: LogId,
+    tree: &RunId,
+) -> Result<Option<(Option<String>, u64)>, StoreError> {
+    let row: Option<(Option<String>, i64)> =
+        sqlx::query_as("SELECT node_id, epoch FROM leases WHERE log_id = $1 AND tree_id = $2")
+            .bind(log.0)
+            .bind(tree.as_str())
+            .fetch_optional(pool)
+            .await?;
+    Ok(row.map(|(node, epoch)| (node, epoch as u64)))
+}

@@ -1,0 +1,204 @@
+//! Reading the log back, raw and decoded.
+
+use chrono::{DateTime, Utc};
+use daybook_domain::{DomainEvent, LogId, StreamId};
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::kept;
+use crate::keys::{DataKey, Keyring};
+use crate::prepare::{SPILLED, event_place};
+use crate::store::Store;
+use crate::types::{RawRecorded, Recorded, StreamInfo};
+
+// The same columns in the same order in each statement: `raw` takes them by number.
+const AFTER: &str = "SELECT log_id, position, stream_id, version, event_id, type, schema_version, payload::text, \
+     personal, key_id, leaf_hash, principal, interface, correlation_id, causation_id, occurred_at, recorded_at \
+     FROM events WHERE log_id = $1 AND position > $2 AND position <= $3 ORDER BY position";
+
+// By its own index whatever the statistics say, and only in the partitions the stream has a part in.
+const STREAM: &str = "SELECT log_id, position, stream_id, version, event_id, type, schema_version, payload::text, \
+     personal, key_id, leaf_hash, principal, interface, correlation_id, causation_id, occurred_at, recorded_at \
+     FROM read_stream($1, $2, $3, $4) ORDER BY version";
+
+impl Store {
+    /// As [`Store::read_stream`], for who knows the position of the event of `after_version`, or of one before it: older
+    /// parts of the log are not looked at.
+    ///
+    /// # Errors
+    /// As [`Store::read_stream`].
+    pub async fn read_stream_from(
+        &self,
+        log: LogId,
+        stream: &StreamId,
+        after_version: u64,
+        after_position: u64,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let raws = raw_stream_from(self.pool(), log, stream, after_version, after_position).await?;
+        self.decode_all(raws).await?.into_iter().collect()
+    }
+}
+
+pub(crate) async fn raw_after(
+    pool: &PgPool,
+    log: LogId,
+    position: u64,
+    limit: usize,
+) -> Result<Vec<RawRecorded>, StoreError> {
+    let from = i64::try_from(position).unwrap_or(i64::MAX);
+    let to = from.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX));
+    let rows = sqlx::query(AFTER).bind(log.0).bind(from).bind(to).fetch_all(pool).await?;
+    rows.iter().map(|row| raw(row).map_err(StoreError::from)).collect()
+}
+
+pub(crate) async fn raw_stream(
+    pool: &PgPool,
+    log: LogId,
+    stream: &StreamId,
+    after_version: u64,
+) -> Result<Vec<RawRecorded>, StoreError> {
+    raw_stream_from(pool, log, stream, after_version, 0).await
+}
+
+async fn raw_stream_from(
+    pool: &PgPool,
+    log: LogId,
+    stream: &StreamId,
+    after_version: u64,
+    after_position: u64,
+) -> Result<Vec<RawRecorded>, StoreError> {
+    let [version, position] = [after_version, after_position].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    let query = sqlx::query(STREAM).bind(log.0).bind(stream.as_str()).bind(version).bind(position);
+    let rows = query.fetch_all(pool).await?;
+    rows.iter().map(|row| raw(row).map_err(StoreError::from)).collect()
+}
+
+pub(crate) async fn stream_info(
+    pool: &PgPool,
+    log: LogId,
+    stream: &StreamId,
+) -> Result<Option<StreamInfo>, StoreError> {
+    let row: Option<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT version, first_position, last_position FROM streams WHERE log_id = $1 AND stream_id = $2",
+    )
+    .bind(log.0)
+    .bind(stream.as_str())
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|(version, first, last)| StreamInfo {
+        version: version as u64,
+        first_position: first as u64,
+        last_position: last as u64,
+    }))
+}
+
+pub(crate) async fn head(pool: &PgPool, log: LogId) -> Result<u64, StoreError> {
+    let head: Option<i64> =
+        sqlx::query_scalar("SELECT position FROM log_head WHERE log_id = $1").bind(log.0).fetch_optional(pool).await?;
+    Ok(head.unwrap_or(0) as u64)
+}
+
+fn raw(row: &PgRow) -> Result<RawRecorded, sqlx::Error> {
+    let positive = |at: usize| row.try_get::<i64, _>(at).map(|number| number as u64);
+    let occurred: DateTime<Utc> = row.try_get(15)?;
+    let recorded: DateTime<Utc> = row.try_get(16)?;
+    Ok(RawRecorded {
+        log_id: LogId(row.try_get(0)?),
+        position: positive(1)?,
+        stream: StreamId::from_log(row.try_get(2)?),
+        version: positive(3)?,
+        event_id: row.try_get(4)?,
+        kind: row.try_get(5)?,
+        schema_version: row.try_get::<i16, _>(6)? as u16,
+        payload: row.try_get(7)?,
+        personal: row.try_get(8)?,
+        key_id: row.try_get(9)?,
+        leaf_hash: row.try_get(10)?,
+        principal: row.try_get(11)?,
+        interface: row.try_get(12)?,
+        correlation_id: row.try_get(13)?,
+        causation_id: row.try_get(14)?,
+        occurred_at_ms: occurred.timestamp_millis(),
+        recorded_at_us: recorded.timestamp_micros(),
+    })
+}
+
+/// Decodes each, looking up the keys of all at once.
+pub(crate) async fn decode_all(
+    pool: &PgPool,
+    keyring: &Keyring,
+    raws: Vec<RawRecorded>,
+) -> Result<Vec<Result<Recorded, StoreError>>, StoreError> {
+    let Some(log) = raws.first().map(|raw| raw.log_id) else { return Ok(Vec::new()) };
+    if raws.iter().any(|raw| raw.log_id != log) {
+        return Err(StoreError::Invalid("events of several logs are not decoded together".to_owned()));
+    }
+    let ids: Vec<Uuid> = raws.iter().filter_map(|raw| raw.key_id).collect();
+    let keys = keyring.by_ids(log, ids).await?;
+    let mut each = Vec::with_capacity(raws.len());
+    for raw in raws {
+        let key = raw.key_id.and_then(|id| keys.get(&id).cloned().flatten());
+        each.push(decode(pool, keyring, raw, key.as_deref()).await);
+    }
+    Ok(each)
+}
+
+/// Decodes with the key the event names, or as erased.
+pub(crate) async fn decode(
+    pool: &PgPool,
+    keyring: &Keyring,
+    raw: RawRecorded,
+    key: Option<&DataKey>,
+) -> Result<Recorded, StoreError> {
+    let personal = match (&raw.personal, key) {
+        (Some(sealed), Some(key)) => {
+            let text = open(&raw, sealed, key)?;
+            match text.strip_prefix(SPILLED) {
+                None => Some(text),
+                Some(hash) => spilled(pool, keyring, &raw, key, hash).await?,
+            }
+        }
+        _ => None,
+    };
+    let event = DomainEvent::decode(&raw.kind, raw.schema_version, &raw.payload, personal.as_deref())
+        .map_err(|source| StoreError::Decode { position: raw.position, source })?;
+    Ok(Recorded {
+        log_id: raw.log_id,
+        position: raw.position,
+        stream: raw.stream,
+        version: raw.version,
+        event_id: raw.event_id,
+        event,
+        principal: raw.principal,
+        interface: raw.interface,
+        correlation_id: raw.correlation_id,
+        causation_id: raw.causation_id,
+        occurred_at_ms: raw.occurred_at_ms,
+        recorded_at_ms: raw.recorded_at_us.div_euclid(1000),
+        leaf_hash: raw.leaf_hash,
+    })
+}
+
+fn open(raw: &RawRecorded, sealed: &[u8], key: &DataKey) -> Result<String, StoreError> {
+    let place = event_place(raw.log_id, &raw.stream, raw.event_id);
+    text(raw, key.sealer.open(&place, sealed))
+}
+
+/// Large personal values, which stand in a blob; erased with it.
+async fn spilled(
+    pool: &PgPool,
+    keyring: &Keyring,
+    raw: &RawRecorded,
+    key: &DataKey,
+    hash: &str,
+) -> Result<Option<String>, StoreError> {
+    let blob = kept::get_blob(pool, keyring, raw.log_id, &key.subject.session, hash).await?;
+    blob.map(|bytes| text(raw, Some(bytes))).transpose()
+}
+
+fn text(raw: &RawRecorded, bytes: Option<Vec<u8>>) -> Result<String, StoreError> {
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    text.ok_or_else(|| StoreError::Tampered(format!("the event at position {}", raw.position)))
+}

@@ -1,0 +1,117 @@
+//! Leases of run trees: who may append for one, and who may take it over.
+
+use daybook_store::{AppendError, Expected, Lease, LeaseOp, NodeInfo, Store};
+
+use crate::server::*;
+
+fn take(tree: &str, node: &str, component: &str, tools: &[&str]) -> LeaseOp {
+    LeaseOp::Take {
+        tree: run(tree),
+        node: node.to_owned(),
+        component: component.to_owned(),
+        tools: tools.iter().map(|tool| (*tool).to_owned()).collect(),
+    }
+}
+
+fn hold(tree: &str, node: &str, epoch: u64) -> LeaseOp {
+    LeaseOp::Hold { tree: run(tree), node: node.to_owned(), epoch }
+}
+
+async fn append(store: &Store, lease: LeaseOp, version: u64) -> Result<u64, AppendError> {
+    let mut request = add("a", Expected::Version(version), &["step"]);
+    request.lease = lease;
+    store.append(request).await.map(|appended| appended.versions[0])
+}
+
+async fn claim(store: &Store, node: &str, components: &[&str], tools: &[&str]) -> Vec<Lease> {
+    let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    store.claim_leases(LOG, node, &own(components), &own(tools), 10).await.unwrap()
+}
+
+async fn join(store: &Store, id: &str) {
+    store.join_node(&NodeInfo { id: id.to_owned(), host: "h".to_owned(), pid: 7 }).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_takeover_the_old_holder_cannot_append_even_with_the_right_version() {
+    let (_database, store) = fresh().await;
+    join(&store, "n1").await;
+    join(&store, "n2").await;
+    append(&store, take("t", "n1", "agent", &["search"]), 0).await.unwrap();
+    append(&store, hold("t", "n1", 1), 1).await.unwrap();
+    assert!(claim(&store, "n2", &["agent"], &["search"]).await.is_empty(), "its holder lives");
+
+    store.declare_dead("n1").await.unwrap();
+    assert!(claim(&store, "n2", &["other"], &["search"]).await.is_empty(), "the node does not have the component");
+    assert!(claim(&store, "n2", &["agent"], &[]).await.is_empty(), "the node does not have the tool");
+    let claimed = claim(&store, "n2", &["agent", "other"], &["search", "more"]).await;
+    assert_eq!(claimed, [Lease { tree: run("t"), epoch: 2, component: "agent".to_owned() }]);
+    assert!(claim(&store, "n3", &["agent"], &["search"]).await.is_empty(), "n2 holds it now");
+
+    for lost in [hold("t", "n1", 1), hold("t", "n1", 2), hold("t", "n2", 1), hold("unknown", "n2", 2)] {
+        let refused = append(&store, lost.clone(), 2).await;
+        assert!(matches!(refused, Err(AppendError::LostLease { .. })), "{lost:?}: {refused:?}");
+    }
+    append(&store, hold("t", "n2", 2), 2).await.unwrap();
+    assert!(!store.heartbeat("n1").await.unwrap(), "n1 learns that it was given up");
+    assert!(store.heartbeat("n2").await.unwrap());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_silent_node_loses_its_leases_and_a_leaving_one_hands_them_over() {
+    let (_database, store) = fresh().await;
+    join(&store, "n1").await;
+    join(&store, "n2").await;
+    append(&store, take("t", "n1", "agent", &[]), 0).await.unwrap();
+    sqlx::query("UPDATE nodes SET heartbeat_at = heartbeat_at - interval '7 seconds' WHERE node_id = 'n1'")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    assert_eq!(claim(&store, "n2", &["agent"], &[]).await[0].epoch, 2);
+    store.leave_node("n2").await.unwrap();
+    assert_eq!(store.lease(LOG, &run("t")).await.unwrap(), Some((None, 2)));
+    assert_eq!(store.dead_neighbours("h").await.unwrap(), [("n1".to_owned(), 7)]);
+    assert!(store.heartbeat("n1").await.unwrap(), "silent is not gone");
+    assert_eq!(claim(&store, "n1", &["agent"], &[]).await[0].epoch, 3);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_once_and_given_up_for_good() {
+    let (_database, store) = fresh().await;
+    join(&store, "n1").await;
+    append(&store, take("t", "n1", "agent", &[]), 0).await.unwrap();
+    let again = append(&store, take("t", "n1", "agent", &[]), 1).await;
+    assert!(matches!(again, Err(AppendError::LostLease { .. })), "{again:?}");
+    let release = LeaseOp::Release { tree: run("t"), node: "n1".to_owned(), epoch: 1 };
+    append(&store, release.clone(), 1).await.unwrap();
+    assert!(matches!(append(&store, release, 2).await, Err(AppendError::LostLease { .. })));
+    assert_eq!(store.lease(LOG, &run("t")).await.unwrap(), None);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn of_many_that_claim_at_once_one_gets_each_tree() {
+    let (database, store) = fresh().await;
+    for n in 0..20 {
+        let mut request = add(&format!("s{n}"), Expected::Any, &["step"]);
+        request.lease = take(&format!("t{n}"), "gone", "agent", &[]);
+        store.append(request).await.unwrap();
+    }
+    let other = database.store().await;
+    join(&store, "n1").await;
+    join(&store, "n2").await;
+    let mut claimed = Vec::new();
+    for _ in 0..4 {
+        let (mine, theirs) = tokio::join!(claim(&store, "n1", &["agent"], &[]), claim(&other, "n2", &["agent"], &[]));
+        claimed.extend(mine.into_iter().chain(theirs));
+    }
+    let mut trees: Vec<_> = claimed.iter().map(|lease| lease.tree.clone()).collect();
+    trees.sort();
+    trees.dedup();
+    assert_eq!((trees.len(), claimed.len()), (20, 20));
+    assert!(claimed.iter().all(|lease| lease.epoch == 2));
+    store.close().await;
+    other.close().await;
+}
