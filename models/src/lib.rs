@@ -1,0 +1,19 @@
+//! The `ChatModel` port with Daybook's own types, and the providers behind it.
+//! No provider type leaves this crate: what the log keeps must outlive any client library.
+
+mod demo;
+mod openai;
+mod port;
+mod retry;
+mod text;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use demo::DemoModel;
+pub use openai::{OpenAiChat, OpenAiOptions, SetupError, Timeouts};
+pub use port::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, ModelError, ModelInfo};
+pub use retry::{RetryPolicy, Retrying};
+
+/// The models of a server, by the names its configuration gives them.
+pub type Models = BTreeMap<String, Arc<dyn ChatModel>>;

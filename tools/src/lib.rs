@@ -1,0 +1,10 @@
+//! The Tool port and the tools that come with Daybook.
+//! A tool says what a second call of it does ([`Effect`](daybook_domain::tool::Effect)); recovery depends on it.
+
+mod builtin;
+mod function;
+mod port;
+
+pub use builtin::{calculator, current_time};
+pub use function::FunctionTool;
+pub use port::{Tool, ToolContext, ToolError, ToolSet};

@@ -1,0 +1,117 @@
+//! The port: what the engine gives a tool and what it gets back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use daybook_domain::ids::{RunId, SessionId, UserId};
+use daybook_domain::session::StatePatch;
+use daybook_domain::tool::ToolSpec;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+/// Why a tool call failed; the model reads the message and may try otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ToolError {
+    /// The arguments do not fit the tool.
+    #[error("{0}")]
+    Arguments(String),
+    /// The tool ran and failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ToolError {
+    /// A failure with this message.
+    pub fn failed(message: impl std::fmt::Display) -> Self {
+        Self::Failed(message.to_string())
+    }
+}
+
+/// What a call knows about the run it belongs to, and what it may change.
+#[derive(Debug, Clone)]
+pub struct ToolContext {
+    /// The run.
+    pub run_id: RunId,
+    /// Its session.
+    pub session_id: SessionId,
+    /// Whom it is for.
+    pub user_id: Option<UserId>,
+    /// The call's id.
+    pub call_id: String,
+    /// The same for every attempt of this call: give it to services that know such keys.
+    pub idempotency_key: String,
+    /// What the caller gave for the tools of this run.
+    pub dependencies: Arc<Map<String, Value>>,
+    /// Fires when the run is being cancelled; the call's future is dropped soon after.
+    pub cancelled: CancellationToken,
+    state: Arc<Mutex<(Map<String, Value>, StatePatch)>>,
+}
+
+impl ToolContext {
+    /// A context over the session's state as the run knows it.
+    pub fn new(
+        run_id: RunId,
+        session_id: SessionId,
+        user_id: Option<UserId>,
+        call_id: String,
+        idempotency_key: String,
+        state: Map<String, Value>,
+    ) -> Self {
+        Self {
+            run_id,
+            session_id,
+            user_id,
+            call_id,
+            idempotency_key,
+            dependencies: Arc::default(),
+            cancelled: CancellationToken::new(),
+            state: Arc::new(Mutex::new((state, StatePatch::default()))),
+        }
+    }
+
+    /// A session-state value, with this call's own changes.
+    pub fn state(&self, key: &str) -> Option<Value> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.get(key).cloned()
+    }
+
+    /// Sets a session-state key. Recorded with the call's outcome, so it happens exactly if the call succeeds.
+    pub fn set_state(&self, key: impl Into<String>, value: Value) {
+        let key = key.into();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1.unset.retain(|other| *other != key);
+        state.1.set.insert(key.clone(), value.clone());
+        state.0.insert(key, value);
+    }
+
+    /// Removes a session-state key, likewise.
+    pub fn remove_state(&self, key: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0.remove(key);
+        state.1.set.remove(key);
+        if !state.1.unset.iter().any(|other| other == key) {
+            state.1.unset.push(key.to_owned());
+        }
+    }
+
+    /// What this call changed so far.
+    pub fn patch(&self) -> StatePatch {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+}
+
+/// Something a model may call.
+#[async_trait]
+pub trait Tool: Send + Sync + 'static {
+    /// What the model and the log know of it.
+    fn spec(&self) -> &ToolSpec;
+
+    /// Calls it. Dropping the future stops it where it can be stopped.
+    ///
+    /// # Errors
+    /// [`ToolError`], whose message the model reads.
+    async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError>;
+}
+
+/// Tools by name.
+pub type ToolSet = BTreeMap<String, Arc<dyn Tool>>;
