@@ -1,0 +1,363 @@
+//! The engine's handle: the one door for commands, and the queries that are answered from folds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use daybook_domain::command::{Command, Envelope};
+use daybook_domain::component::{AgentConfig, ComponentEvent};
+use daybook_domain::event::DomainEvent;
+use daybook_domain::ids::{LogId, RunId, SessionId, StreamId};
+use daybook_domain::media::{Media, MediaContent};
+use daybook_domain::message::Message;
+use daybook_domain::redact::Redactor;
+use daybook_domain::run::{RunState, RunStatus};
+use daybook_store::Store;
+use moka::future::Cache;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{ExecuteError, QueryError};
+use crate::frame_writer::FrameWriter;
+use crate::live::LiveRun;
+use crate::registry::Registry;
+use crate::sessions::Sessions;
+use crate::watch::Watch;
+use crate::{cancel, node, start};
+
+/// How often a run that is not on this node is looked at, should no hint come.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Looks are at least this far apart.
+const APART: Duration = Duration::from_millis(20);
+
+/// How an engine behaves.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The machine's name, so that a restarted server finds what its dead predecessor left.
+    pub host: String,
+    /// The most runs this node holds at once, waiting ones included; more are refused with 429.
+    pub max_runs: usize,
+    /// How long running tools may finish when the server stops.
+    pub grace: Duration,
+    /// Names, beside the built-in ones, whose values never enter the log.
+    pub redact: Vec<String>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { host: "localhost".to_owned(), max_runs: 10_000, grace: Duration::from_secs(10), redact: Vec::new() }
+    }
+}
+
+/// What the engine takes from the world: tests give their own.
+#[derive(Clone)]
+pub struct Ports {
+    /// Unix milliseconds now.
+    pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// A fresh id.
+    pub ids: Arc<dyn Fn() -> uuid::Uuid + Send + Sync>,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { clock: Arc::new(|| chrono::Utc::now().timestamp_millis()), ids: Arc::new(uuid::Uuid::now_v7) }
+    }
+}
+
+/// What executing a command came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The run was accepted, now or earlier under the same key.
+    Accepted {
+        /// The run.
+        run_id: RunId,
+        /// Its session.
+        session_id: SessionId,
+        /// Whether it waits for its session.
+        queued: bool,
+    },
+    /// The run is stopping, has stopped, or there is no such run: it tells a stranger nothing.
+    Cancelled,
+}
+
+/// A run with what is needed to show it.
+#[derive(Debug, Clone)]
+pub struct RunDetail {
+    /// The run's fold.
+    pub state: RunState,
+    /// The configuration it runs with.
+    pub config: Arc<AgentConfig>,
+    /// The earlier runs' messages its model saw, oldest first.
+    pub history: Vec<Message>,
+}
+
+pub(crate) struct Inner {
+    pub store: Store,
+    pub registry: Registry,
+    pub options: EngineOptions,
+    pub ports: Ports,
+    pub redactor: Redactor,
+    pub node_id: String,
+    pub runs: Mutex<HashMap<(LogId, RunId), Arc<LiveRun>>>,
+    pub sessions: Sessions,
+    pub frames: FrameWriter,
+    pub stopping: CancellationToken,
+    /// Ends every task where it stands.
+    pub abandoned: CancellationToken,
+    pub tasks: TaskTracker,
+    pub configs: Cache<String, Arc<AgentConfig>>,
+    /// Messages of ended runs, for the histories of later ones.
+    pub ended: Cache<(LogId, RunId), Arc<Vec<Message>>>,
+}
+
+/// The run engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Engine {
+    /// Joins the log as a node: records the components' configurations, takes over what dead nodes left, and is ready.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Store`] when the log does not answer.
+    pub async fn start(
+        store: Store,
+        registry: Registry,
+        options: EngineOptions,
+        ports: Ports,
+    ) -> Result<Self, ExecuteError> {
+        let tasks = TaskTracker::new();
+        let inner = Arc::new(Inner {
+            frames: FrameWriter::start(store.clone()),
+            redactor: Redactor::new(options.redact.clone()),
+            node_id: (ports.ids)().to_string(),
+            runs: Mutex::default(),
+            sessions: Sessions::new(store.clone()),
+            stopping: CancellationToken::new(),
+            abandoned: CancellationToken::new(),
+            configs: Cache::new(10_000),
+            ended: Cache::builder()
+                .weigher(|_, messages: &Arc<Vec<Message>>| weigh(messages))
+                .max_capacity(64 << 20)
+                .build(),
+            store,
+            registry,
+            options,
+            ports,
+            tasks,
+        });
+        let engine = Self { inner };
+        node::join(&engine).await?;
+        Ok(engine)
+    }
+
+    /// Executes a command: the one way to change anything.
+    ///
+    /// # Errors
+    /// [`ExecuteError`] says why nothing was recorded.
+    pub async fn execute(&self, envelope: Envelope) -> Result<Outcome, ExecuteError> {
+        if self.inner.stopping.is_cancelled() {
+            return Err(ExecuteError::Stopping);
+        }
+        match envelope.command.clone() {
+            Command::StartRun(command) => start::start_run(self, &envelope, *command).await,
+            Command::CancelRun(command) => cancel::cancel_run(self, &envelope, command).await,
+        }
+    }
+
+    /// What this server can run.
+    pub fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    /// How many runs this node holds.
+    pub fn run_count(&self) -> usize {
+        self.inner.runs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> &str {
+        &self.inner.node_id
+    }
+
+    /// The fold of a run, from the log; `None` when there is no such run.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`] when the log does not answer.
+    pub async fn run(&self, log: LogId, run: &RunId) -> Result<Option<RunState>, QueryError> {
+        let (state, _) = fold_run(&self.inner.store, log, run).await?;
+        Ok(state.accepted.is_some().then_some(state))
+    }
+
+    /// Waits until the run has ended or waits for a person, then gives its fold; `None` when there is no such run.
+    /// When this node stops, it gives the fold of a run that goes on elsewhere.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`] when the log does not answer.
+    pub async fn wait(&self, log: LogId, run: &RunId) -> Result<Option<RunState>, QueryError> {
+        let mut head = self.inner.store.watch_head(log);
+        loop {
+            if let Some(live) = self.inner.live(log, run)
+                && let Some(state) = live.finished().await
+            {
+                return Ok(Some(state));
+            }
+            head.mark_unchanged();
+            let Some(state) = self.run(log, run).await? else { return Ok(None) };
+            let over = state.status.is_end() || state.status == RunStatus::Paused;
+            if over || self.inner.stopping.is_cancelled() {
+                return Ok(Some(state));
+            }
+            // Another node has it, or nobody yet: the log tells when it moves, and a busy log must not cost a read each.
+            let moved = async {
+                tokio::time::sleep(APART).await;
+                tokio::time::timeout(LOOK_AGAIN, head.changed()).await.is_ok()
+            };
+            tokio::select! {
+                _ = moved => {}
+                () = self.inner.stopping.cancelled() => {}
+            }
+        }
+    }
+
+    /// A run with what is needed to show it; `None` when there is no such run.
+    ///
+    /// # Errors
+    /// [`QueryError`] when the log does not answer.
+    pub async fn detail(&self, log: LogId, state: RunState) -> Result<Option<RunDetail>, QueryError> {
+        let Some(accepted) = &state.accepted else { return Ok(None) };
+        let config = self.config(log, &accepted.config_hash).await?;
+        let history = self.inner.history(log, &state.history).await?;
+        Ok(Some(RunDetail { state, config, history }))
+    }
+
+    /// A configuration by hash.
+    ///
+    /// # Errors
+    /// [`QueryError::MissingConfig`] when the log has none of this hash.
+    pub async fn config(&self, log: LogId, hash: &str) -> Result<Arc<AgentConfig>, QueryError> {
+        self.inner.config(log, hash).await
+    }
+
+    /// Puts the bytes of large media back in place, as base64 or text.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`] when the blob store does not answer. Erased bytes come back empty.
+    pub async fn inline_media(&self, log: LogId, session: &SessionId, media: &mut [Media]) -> Result<(), QueryError> {
+        self.inner.inline_media(log, session, media).await
+    }
+
+    /// Watches a run after frame `after`, or from its first; `None` when there is no such run.
+    ///
+    /// # Errors
+    /// [`QueryError`] when the log does not answer.
+    pub async fn watch(&self, log: LogId, run: &RunId, after: Option<u64>) -> Result<Option<Watch>, QueryError> {
+        Watch::open(self.clone(), log, run.clone(), after).await
+    }
+
+    /// Drops everything as a crash would: nothing is finished, written or handed over. For tests.
+    #[doc(hidden)]
+    pub fn abandon(self) {
+        self.inner.abandoned.cancel();
+    }
+
+    /// Stops: no new runs, running ones are handed over for other nodes or the next start, watchers' streams end.
+    pub async fn shutdown(&self) {
+        node::leave(self).await;
+    }
+}
+
+impl Inner {
+    /// Runs `task` on the engine's tracker until it ends or the engine is abandoned.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let abandoned = self.abandoned.clone();
+        self.tasks.spawn(async move { abandoned.run_until_cancelled(task).await });
+    }
+
+    pub fn live(&self, log: LogId, run: &RunId) -> Option<Arc<LiveRun>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(&(log, run.clone())).cloned()
+    }
+
+    /// Takes `live` out of this node's runs, unless a later lease of the same run has taken its place.
+    pub fn forget(&self, key: &(LogId, RunId), live: &Arc<LiveRun>) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        if runs.get(key).is_some_and(|known| Arc::ptr_eq(known, live)) {
+            runs.remove(key);
+        }
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        (self.ports.clock)()
+    }
+
+    pub async fn config(&self, log: LogId, hash: &str) -> Result<Arc<AgentConfig>, QueryError> {
+        if let Some(agent) = self.registry.agents().iter().find(|agent| agent.hash == hash) {
+            return Ok(agent.config.clone());
+        }
+        if let Some(config) = self.configs.get(hash).await {
+            return Ok(config);
+        }
+        for recorded in self.store.read_stream(log, &StreamId::config(hash), 0).await? {
+            if let DomainEvent::Component(ComponentEvent::Configured(configured)) = recorded.event {
+                let config = Arc::new(configured.config);
+                self.configs.insert(hash.to_owned(), config.clone()).await;
+                return Ok(config);
+            }
+        }
+        Err(QueryError::MissingConfig(hash.to_owned()))
+    }
+
+    /// The messages of earlier runs, oldest first: one stream read for each that is not remembered.
+    pub async fn history(&self, log: LogId, runs: &[RunId]) -> Result<Vec<Message>, QueryError> {
+        let mut messages = Vec::new();
+        for run in runs {
+            let key = (log, run.clone());
+            let of_run = match self.ended.get(&key).await {
+                Some(known) => known,
+                None => {
+                    let (state, _) = fold_run(&self.store, log, run).await?;
+                    let read = Arc::new(state.messages);
+                    self.ended.insert(key, read.clone()).await;
+                    read
+                }
+            };
+            messages.extend(of_run.iter().cloned());
+        }
+        Ok(messages)
+    }
+
+    pub async fn inline_media(&self, log: LogId, session: &SessionId, media: &mut [Media]) -> Result<(), QueryError> {
+        use base64::Engine as _;
+        for item in media {
+            if let MediaContent::Blob { hash, text, .. } = &item.content {
+                let bytes = self.store.get_blob(log, session, hash).await?.unwrap_or_default();
+                item.content = match String::from_utf8(bytes) {
+                    Ok(words) if *text => MediaContent::Text(words),
+                    Ok(words) => MediaContent::Base64(base64::engine::general_purpose::STANDARD.encode(words)),
+                    Err(raw) => MediaContent::Base64(base64::engine::general_purpose::STANDARD.encode(raw.as_bytes())),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Folds a run's whole stream; gives the stream's version too.
+pub(crate) async fn fold_run(store: &Store, log: LogId, run: &RunId) -> Result<(RunState, u64), QueryError> {
+    let mut state = RunState::default();
+    let mut version = 0;
+    for recorded in store.read_stream(log, &StreamId::run(run), 0).await? {
+        version = recorded.version;
+        if let DomainEvent::Run(event) = &recorded.event {
+            state.evolve(event);
+        }
+    }
+    Ok((state, version))
+}
+
+fn weigh(messages: &[Message]) -> u32 {
+    let bytes: usize = messages.iter().map(|message| 256 + message.content.as_ref().map_or(0, String::len)).sum();
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}

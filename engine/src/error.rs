@@ -1,0 +1,44 @@
+//! Why commands and queries are refused, for the person who sent them.
+
+use daybook_domain::session::SessionError;
+use daybook_store::StoreError;
+
+/// Why a command was not executed. Nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// No component of this id on this server.
+    #[error("Agent not found")]
+    UnknownComponent,
+    /// The session refuses the run.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The caller chose an id that a run has.
+    #[error("A run with id {0:?} exists already: leave run_id out, or choose another")]
+    RunExists(String),
+    /// The idempotency key was used with another body.
+    #[error("This Idempotency-Key was used for another request: use a new key, or send the same request")]
+    KeyReused,
+    /// The server has as many runs as it takes.
+    #[error("The server is running {0} runs, as many as it takes: try again later")]
+    TooManyRuns(usize),
+    /// The server is stopping.
+    #[error("The server is stopping: try again on another node or in a moment")]
+    Stopping,
+    /// The log did not answer or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A value cannot be written as JSON.
+    #[error("a value cannot be written: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The log did not answer or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A configuration a run refers to is not in the log.
+    #[error("configuration {0} is not in the log")]
+    MissingConfig(String),
+}

@@ -1,0 +1,288 @@
+//! What watchers of a run receive. Frames made of events can be made again from the log for ever; text pieces are a cache.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use daybook_domain::component::AgentConfig;
+use daybook_domain::ids::{ComponentId, RunId, SessionId, UserId};
+use daybook_domain::message::CallMetrics;
+use daybook_domain::run::{Requirement, RunEvent, RunState, ToolRecord};
+use daybook_domain::usage::Usage;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What all frames of a run have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunMeta {
+    /// The run.
+    pub run_id: RunId,
+    /// Its session.
+    pub session_id: SessionId,
+    /// Whom it is for.
+    pub user_id: Option<UserId>,
+    /// The agent's id.
+    pub agent_id: ComponentId,
+    /// The agent's name for people.
+    pub agent_name: String,
+    /// The model's id.
+    pub model: String,
+    /// The model's provider.
+    pub provider: String,
+}
+
+impl RunMeta {
+    /// The meta of an accepted run; `None` before its acceptance.
+    pub fn of(state: &RunState, config: &AgentConfig) -> Option<Self> {
+        let accepted = state.accepted.as_ref()?;
+        Some(Self {
+            run_id: accepted.run_id.clone(),
+            session_id: accepted.session_id.clone(),
+            user_id: accepted.user_id.clone(),
+            agent_id: config.id.clone(),
+            agent_name: config.name.clone(),
+            model: config.model.id.clone(),
+            provider: config.model.provider.clone(),
+        })
+    }
+}
+
+/// One frame. Interfaces encode it once and share the bytes.
+#[derive(Debug)]
+pub struct Frame {
+    /// Strictly increases over the run tree; a client resumes after it.
+    pub index: u64,
+    /// Unix seconds.
+    pub at: i64,
+    /// The run it is of.
+    pub run: Arc<RunMeta>,
+    /// What it says.
+    pub body: FrameBody,
+    sse: OnceLock<Bytes>,
+}
+
+impl Frame {
+    /// A frame of `run`.
+    pub fn new(index: u64, at: i64, run: Arc<RunMeta>, body: FrameBody) -> Self {
+        Self { index, at, run, body, sse: OnceLock::new() }
+    }
+
+    /// The frame as SSE bytes, encoded by the first watcher who asks.
+    pub fn sse(&self, encode: impl FnOnce(&Frame) -> Bytes) -> Bytes {
+        self.sse.get_or_init(|| encode(self)).clone()
+    }
+}
+
+/// What a frame says. Stored with `v`, the version of this shape.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub enum FrameBody {
+    /// The run began.
+    RunStarted,
+    /// A node took the run over: what was streamed before is void, the text from here on is the whole text.
+    Restarted {
+        /// The lease's new epoch.
+        epoch: u64,
+    },
+    /// The model is called.
+    ModelRequestStarted,
+    /// A piece of text or of reasoning.
+    Content {
+        /// Text, if this is text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        /// Reasoning, if this is reasoning.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reasoning: Option<String>,
+        /// What the provider told about the response.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        provider_data: Option<Value>,
+    },
+    /// The model has answered.
+    ModelRequestCompleted {
+        /// Tokens and times.
+        metrics: CallMetrics,
+    },
+    /// A tool is called.
+    ToolCallStarted {
+        /// The call.
+        tool: Box<ToolRecord>,
+    },
+    /// A tool call has an outcome, good or bad.
+    ToolCallCompleted {
+        /// The call.
+        tool: Box<ToolRecord>,
+    },
+    /// Follows `ToolCallCompleted` when the outcome was bad.
+    ToolCallError {
+        /// The call.
+        tool: Box<ToolRecord>,
+        /// What went wrong.
+        error: String,
+    },
+    /// All text was sent.
+    ContentCompleted,
+    /// The run ended, well or cancelled.
+    Completed(Box<RunEnd>),
+    /// The run waits for a person.
+    Paused {
+        /// What for.
+        requirements: Vec<Requirement>,
+        /// The calls concerned.
+        tools: Vec<ToolRecord>,
+        /// What was said so far.
+        content: String,
+    },
+    /// The run ended with an error.
+    Error {
+        /// What happened, for people.
+        message: String,
+        /// What kind of thing went wrong.
+        error_type: String,
+    },
+    /// The run was stopped; `Completed` follows.
+    Cancelled {
+        /// What had been said.
+        content: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What the last frame of a run says about all of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// All that was said.
+    pub content: String,
+    /// What was thought aloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// What the provider told about the last response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_data: Option<Value>,
+    /// What the caller keeps with the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Map<String, Value>>,
+    /// The session's state.
+    #[serde(default)]
+    pub session_state: Map<String, Value>,
+    /// Tokens of all model calls.
+    pub usage: Usage,
+    /// Seconds to the first token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_to_first_token: Option<f64>,
+    /// Seconds from acceptance.
+    pub duration: f64,
+    /// Whether the run was cancelled.
+    #[serde(default)]
+    pub cancelled: bool,
+}
+
+impl RunEnd {
+    fn of(state: &RunState) -> Self {
+        Self {
+            content: state.content(),
+            reasoning: Some(state.reasoning()).filter(|text| !text.is_empty()),
+            provider_data: state.provider_data.clone(),
+            metadata: state.accepted.as_ref().and_then(|accepted| accepted.metadata.get().cloned().flatten()),
+            session_state: state.session_state.clone().unwrap_or_default(),
+            usage: state.usage,
+            time_to_first_token: state.time_to_first_token,
+            duration: state.duration.unwrap_or_default(),
+            cancelled: state.cancel_stage.is_some(),
+        }
+    }
+}
+
+/// The frames an event is shown as, given the state after it, with the index of the first; empty for events nobody watches.
+pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
+    match event {
+        RunEvent::Accepted(_) => (0, vec![FrameBody::RunStarted]),
+        RunEvent::TakenOver(e) => (e.frame, vec![FrameBody::Restarted { epoch: e.epoch }]),
+        RunEvent::ModelCallRequested(e) => (e.frame, vec![FrameBody::ModelRequestStarted]),
+        RunEvent::ModelCallCompleted(e) => {
+            (e.frame, vec![FrameBody::ModelRequestCompleted { metrics: e.metrics.clone() }])
+        }
+        RunEvent::ToolCallRequested(e) => {
+            let tool = record(after, &e.call_id);
+            (e.frame, tool.map(|tool| FrameBody::ToolCallStarted { tool }).into_iter().collect())
+        }
+        RunEvent::ToolCallCompleted(e) => {
+            let tool = record(after, &e.call_id);
+            (e.frame, tool.map(|tool| FrameBody::ToolCallCompleted { tool }).into_iter().collect())
+        }
+        RunEvent::ToolCallFailed(e) => {
+            let error = e.error.get().cloned().unwrap_or_default();
+            let frames = record(after, &e.call_id).map(|tool| {
+                vec![FrameBody::ToolCallCompleted { tool: tool.clone() }, FrameBody::ToolCallError { tool, error }]
+            });
+            (e.frame, frames.unwrap_or_default())
+        }
+        RunEvent::Paused(e) => {
+            let tools = e.requirements.iter().filter_map(|needed| record(after, &needed.call_id)).map(|tool| *tool);
+            let (requirements, tools) = (e.requirements.clone(), tools.collect());
+            (
+                e.frame,
+                vec![FrameBody::ContentCompleted, FrameBody::Paused { requirements, tools, content: after.content() }],
+            )
+        }
+        RunEvent::Succeeded(e) => {
+            (e.frame, vec![FrameBody::ContentCompleted, FrameBody::Completed(Box::new(RunEnd::of(after)))])
+        }
+        RunEvent::Failed(e) => {
+            let message = e.message.get().cloned().unwrap_or_default();
+            (e.frame, vec![FrameBody::Error { message, error_type: e.error.as_str().to_owned() }])
+        }
+        RunEvent::Cancelled(e) => {
+            let reason = e.reason.get().cloned().unwrap_or_default();
+            let cancelled = FrameBody::Cancelled { content: after.content(), reason };
+            (e.frame, vec![cancelled, FrameBody::Completed(Box::new(RunEnd::of(after)))])
+        }
+        RunEvent::ModelCallFailed(_) | RunEvent::ToolOutcomeUnknown(_) | RunEvent::CancelRequested(_) => (0, vec![]),
+    }
+}
+
+/// How many frames an event is shown as: known before it is appended.
+pub(crate) fn frame_count(event: &RunEvent) -> u64 {
+    match event {
+        RunEvent::ModelCallFailed(_) | RunEvent::ToolOutcomeUnknown(_) | RunEvent::CancelRequested(_) => 0,
+        RunEvent::ToolCallFailed(_) | RunEvent::Paused(_) | RunEvent::Succeeded(_) | RunEvent::Cancelled(_) => 2,
+        _ => 1,
+    }
+}
+
+/// Sets the index of an event's first frame.
+pub(crate) fn set_frame(event: &mut RunEvent, index: u64) {
+    match event {
+        RunEvent::TakenOver(e) => e.frame = index,
+        RunEvent::ModelCallRequested(e) => e.frame = index,
+        RunEvent::ModelCallCompleted(e) => e.frame = index,
+        RunEvent::ToolCallRequested(e) => e.frame = index,
+        RunEvent::ToolCallCompleted(e) => e.frame = index,
+        RunEvent::ToolCallFailed(e) => e.frame = index,
+        RunEvent::Paused(e) => e.frame = index,
+        RunEvent::Succeeded(e) => e.frame = index,
+        RunEvent::Failed(e) => e.frame = index,
+        RunEvent::Cancelled(e) => e.frame = index,
+        RunEvent::Accepted(_)
+        | RunEvent::ModelCallFailed(_)
+        | RunEvent::ToolOutcomeUnknown(_)
+        | RunEvent::CancelRequested(_) => {}
+    }
+}
+
+fn record(state: &RunState, call_id: &str) -> Option<Box<ToolRecord>> {
+    state.tools.iter().find(|tool| tool.call.id == call_id).cloned().map(Box::new)
+}
+
+/// A frame as the table keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StoredFrame {
+    /// The version of the shape.
+    pub v: u8,
+    /// The frame's index.
+    pub i: u64,
+    /// Unix seconds.
+    pub at: i64,
+    /// What it says.
+    pub body: FrameBody,
+}

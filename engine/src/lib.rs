@@ -1,0 +1,28 @@
+//! How runs go: a run's fold says what comes next, the engine does it and appends the outcome.
+//! Every interface executes commands and asks queries here; nothing else starts, stops or changes a run.
+
+mod cancel;
+mod drive;
+mod engine;
+mod error;
+mod frame;
+mod frame_writer;
+mod hub;
+mod live;
+mod model_call;
+mod node;
+mod plan;
+mod prompt;
+mod registry;
+mod sessions;
+mod signals;
+mod start;
+mod tool_calls;
+mod watch;
+
+pub use engine::{Engine, EngineOptions, Outcome, Ports, RunDetail};
+pub use error::{ExecuteError, QueryError};
+pub use frame::{Frame, FrameBody, RunMeta, frames_of};
+pub use prompt::{build_request, json_hash, system_message};
+pub use registry::{Agent, Registry, RegistryError};
+pub use watch::{Watch, WatchItem};

@@ -1,0 +1,110 @@
+//! A run on the node that holds its lease: its frames, the gate that cancelling closes, and its end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use daybook_domain::ids::{LogId, RunId};
+use daybook_domain::run::{RunState, RunStatus};
+use daybook_store::Subject;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+
+/// How the run left this node.
+#[derive(Debug, Clone)]
+pub(crate) enum Left {
+    /// It ended, or waits for a person.
+    Finished(Arc<RunState>),
+    /// Its lease went elsewhere, or this node is stopping.
+    Moved,
+}
+
+/// A run on this node.
+pub(crate) struct LiveRun {
+    pub log: LogId,
+    pub run_id: RunId,
+    pub hub: Hub,
+    /// Fires when a request to cancel is in the log.
+    pub cancelled: CancellationToken,
+    /// Rung when the session may have become free.
+    pub turn: Notify,
+    /// True from the moment a cancel is being recorded: no call starts any more.
+    closing: Mutex<bool>,
+    left: watch::Sender<Option<Left>>,
+    dirty: AtomicBool,
+    waiting: AtomicBool,
+}
+
+impl LiveRun {
+    /// A run that was just accepted or taken over.
+    pub fn new(log: LogId, hub: Hub) -> Arc<Self> {
+        Arc::new(Self {
+            log,
+            run_id: hub.meta.run_id.clone(),
+            hub,
+            cancelled: CancellationToken::new(),
+            turn: Notify::new(),
+            closing: Mutex::new(false),
+            left: watch::Sender::new(None),
+            dirty: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+        })
+    }
+
+    /// Whose keys protect the run's frames.
+    pub fn subject(&self) -> Subject {
+        Subject { session: self.hub.meta.session_id.clone(), user: self.hub.meta.user_id.clone() }
+    }
+
+    /// Calls `start` unless the run is being cancelled: what has not started then never does.
+    pub fn start_unless_closing<T>(&self, start: impl FnOnce() -> T) -> Option<T> {
+        let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        (!*closing).then(start)
+    }
+
+    /// Closes the gate, or opens it again when the cancel could not be recorded.
+    pub fn set_closing(&self, closing: bool) {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = closing;
+    }
+
+    /// The run is no longer on this node.
+    pub fn leave(&self, left: Left) {
+        self.hub.close();
+        self.left.send_replace(Some(left));
+    }
+
+    /// Waits until the run has left this node; its fold if it finished here.
+    pub async fn finished(&self) -> Option<RunState> {
+        let mut left = self.left.subscribe();
+        match left.wait_for(Option::is_some).await.ok()?.as_ref() {
+            Some(Left::Finished(state)) => Some(RunState::clone(state)),
+            _ => None,
+        }
+    }
+
+    /// Notes whether it waits for its session.
+    pub fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Ordering::Release);
+    }
+
+    /// Whether it waits for its session.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Where the run stands, as far as its node can tell without reading the log.
+    pub fn status(&self) -> RunStatus {
+        if self.is_waiting() { RunStatus::Pending } else { RunStatus::Running }
+    }
+
+    /// True when the run was not yet waiting to be written.
+    pub fn mark_dirty(&self) -> bool {
+        !self.dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// Its frames were gathered; later ones need a new request.
+    pub fn clear_dirty(&self) {
+        self.dirty.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,150 @@
+//! One model call of a run: pieces go to the watchers at once, the whole becomes the outcome.
+
+use std::time::Instant;
+
+use daybook_domain::run::{ErrorKind, ModelCallCompleted, ModelCallFailed, RequestedCall, RunEvent};
+use daybook_models::{ChatEvent, ChatResponse, ModelError};
+use futures::StreamExt;
+use serde_json::Value;
+
+use crate::drive::{Driver, Exit};
+use crate::frame::FrameBody;
+use crate::plan::{ModelCall, Partial};
+
+/// What the watchers have seen of an answer.
+#[derive(Default)]
+struct Seen {
+    text: String,
+    provider_data: Option<Value>,
+    /// When the first piece was shown.
+    begun: Option<Instant>,
+}
+
+impl Driver {
+    /// Calls the model; gives its outcome, or nothing when the run was cancelled meanwhile.
+    pub async fn call_model(&mut self, call: ModelCall) -> Result<Vec<RunEvent>, Exit> {
+        self.partial = Partial::default();
+        let mut seen = Seen::default();
+        let called = Instant::now();
+        let (cancelled, stopping) = (self.live.cancelled.clone(), self.engine.stopping.clone());
+        let outcome = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => None,
+            () = stopping.cancelled() => return Err(Exit::Moved),
+            outcome = self.stream(&call, &mut seen) => Some(outcome?),
+        };
+        let at_ms = self.engine.now_ms();
+        Ok(match outcome {
+            None => {
+                self.partial = Partial {
+                    text: Some(seen.text).filter(|text| !text.is_empty()),
+                    provider_data: seen.provider_data,
+                    time_to_first_token: seen.begun.map(|begun| begun.duration_since(called).as_secs_f64()),
+                };
+                self.catch_up().await?;
+                vec![]
+            }
+            Some(Ok(response)) => vec![self.completed(call.call_id, response, at_ms)],
+            Some(Err(error)) => vec![RunEvent::ModelCallFailed(ModelCallFailed {
+                call_id: call.call_id,
+                error: kind(&error),
+                message: self.engine.redactor.text(&error.to_string()).into(),
+                partial: Some(seen.text).filter(|text| !text.is_empty()).into(),
+                at_ms,
+            })],
+        })
+    }
+
+    async fn stream(&self, call: &ModelCall, seen: &mut Seen) -> Result<Result<ChatResponse, ModelError>, Exit> {
+        let Some(model) = self.engine.registry.model(&self.config.model.key) else {
+            let key = &self.config.model.key;
+            let message = format!("this server no longer has the model {key:?} that the run started with");
+            return Ok(Err(ModelError::Unsupported(message)));
+        };
+        let mut request = call.request.clone();
+        for message in &mut request.messages {
+            self.engine.inline_media(self.live.log, &self.live.hub.meta.session_id, &mut message.media).await?;
+        }
+        if self.live.start_unless_closing(|| ()).is_none() {
+            // A cancel is being recorded: wait for its token, which drops this future.
+            self.live.cancelled.cancelled().await;
+        }
+        let mut pieces = match model.stream(request).await {
+            Ok(pieces) => pieces,
+            Err(error) => return Ok(Err(error)),
+        };
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                Ok(ChatEvent::Done(response)) => return Ok(Ok(*response)),
+                Ok(piece) => self.show_chat(piece, seen),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Err(ModelError::Truncated("it ended without an end".to_owned())))
+    }
+
+    fn show_chat(&self, piece: ChatEvent, seen: &mut Seen) {
+        let provider_data = seen.provider_data.clone();
+        if matches!(piece, ChatEvent::Text(_) | ChatEvent::Reasoning(_)) && seen.begun.is_none() {
+            // Clients of the AgentOS API count on an empty piece before the first word.
+            seen.begun = Some(Instant::now());
+            let (text, provider_data) = (Some(String::new()), provider_data.clone());
+            self.show_piece(FrameBody::Content { text, reasoning: None, provider_data });
+        }
+        let piece = match piece {
+            ChatEvent::Text(text) => {
+                let text = self.engine.redactor.text(&text);
+                seen.text.push_str(&text);
+                FrameBody::Content { text: Some(text), reasoning: None, provider_data }
+            }
+            ChatEvent::Reasoning(text) => {
+                let text = self.engine.redactor.text(&text);
+                FrameBody::Content { text: None, reasoning: Some(text), provider_data: None }
+            }
+            ChatEvent::ProviderData(data) => {
+                seen.provider_data = Some(data);
+                return;
+            }
+            ChatEvent::ToolArguments { .. } | ChatEvent::Done(_) => return,
+        };
+        self.show_piece(piece);
+    }
+
+    fn completed(&mut self, call_id: String, response: ChatResponse, at_ms: i64) -> RunEvent {
+        let redactor = &self.engine.redactor;
+        let mut tool_calls = Vec::with_capacity(response.tool_calls.len());
+        for call in response.tool_calls {
+            let kept = redact_json(redactor, &call.arguments);
+            if kept != call.arguments {
+                self.arguments.insert(call.id.clone(), call.arguments);
+            }
+            tool_calls.push(RequestedCall { id: call.id, name: call.name, arguments: kept.into() });
+        }
+        RunEvent::ModelCallCompleted(ModelCallCompleted {
+            call_id,
+            text: redactor.text(&response.text).into(),
+            reasoning: response.reasoning.map(|text| redactor.text(&text)).into(),
+            tool_calls,
+            finish_reason: response.finish_reason,
+            provider_data: response.provider_data,
+            metrics: response.metrics,
+            frame: 0,
+            at_ms,
+        })
+    }
+}
+
+/// Takes secrets out of a text that may be JSON; a text without secrets stays byte for byte.
+pub(crate) fn redact_json(redactor: &daybook_domain::redact::Redactor, text: &str) -> String {
+    let Ok(value) = serde_json::from_str::<Value>(text) else { return redactor.text(text) };
+    let mut clean = value.clone();
+    redactor.value(&mut clean);
+    if clean == value { text.to_owned() } else { clean.to_string() }
+}
+
+fn kind(error: &ModelError) -> ErrorKind {
+    match error {
+        ModelError::Timeout(_) => ErrorKind::ModelTimeout,
+        _ => ErrorKind::ModelProviderError,
+    }
+}

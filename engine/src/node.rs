@@ -1,0 +1,170 @@
+//! This node among others: it announces itself, takes over what dead nodes left, and hands over what it has.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use daybook_domain::component::{ComponentState, Configure};
+use daybook_domain::event::DomainEvent;
+use daybook_domain::ids::{LogId, StreamId};
+use daybook_domain::run::{RunEvent, RunState, RunTakenOver};
+use daybook_store::{Append, AppendError, Expected, Lease, LeaseOp, NodeInfo, StreamWrite};
+
+use crate::drive::{Driver, Exit};
+use crate::engine::{Engine, Inner, fold_run};
+use crate::error::ExecuteError;
+use crate::frame::{FrameBody, RunMeta};
+use crate::hub::Hub;
+use crate::live::LiveRun;
+use crate::signals::listen;
+
+/// How often the node shows that it lives and looks for runs that nobody has. Others take over after 6 s of silence.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The most runs taken over at once; the rest follow a second later.
+const CLAIM_LIMIT: i64 = 200;
+
+/// Frames of a lease's n-th epoch start at (n - 1) times this.
+const EPOCH_FRAMES: u64 = 1_000_000;
+
+/// Announces the node, records the configurations, and starts heartbeat and claims.
+pub(crate) async fn join(engine: &Engine) -> Result<(), ExecuteError> {
+    let inner = &engine.inner;
+    let (id, host, pid) = (inner.node_id.clone(), inner.options.host.clone(), std::process::id());
+    inner.store.join_node(&NodeInfo { id, host, pid }).await?;
+    record_configs(inner).await?;
+    let position = inner.store.head(LogId::DEFAULT).await?;
+    claim(inner).await;
+    inner.spawn(listen(inner.clone(), LogId::DEFAULT, position));
+    inner.spawn(live(inner.clone()));
+    Ok(())
+}
+
+/// Stops: runs that can be interrupted are left for others, running tools get their grace, the leases are given up.
+pub(crate) async fn leave(engine: &Engine) {
+    let inner = &engine.inner;
+    inner.stopping.cancel();
+    inner.tasks.close();
+    let limit = inner.options.grace + Duration::from_secs(5);
+    if tokio::time::timeout(limit, inner.tasks.wait()).await.is_err() {
+        tracing::warn!(runs = engine.run_count(), "some runs did not stop in time; another node takes them over");
+    }
+    inner.frames.stop().await;
+    if let Err(error) = inner.store.leave_node(&inner.node_id).await {
+        tracing::warn!(%error, "the node's leases were not given up; others take its runs over after 6 s");
+    }
+}
+
+async fn record_configs(inner: &Arc<Inner>) -> Result<(), ExecuteError> {
+    for agent in inner.registry.agents() {
+        let configure = Configure { config: (*agent.config).clone() };
+        let Ok(events) = ComponentState::default().decide(configure) else { continue };
+        let write = StreamWrite {
+            stream: StreamId::config(&agent.hash),
+            expected: Expected::Version(0),
+            subject: None,
+            events: events.into_iter().map(DomainEvent::from).collect(),
+        };
+        let (log_id, meta) = (LogId::DEFAULT, inner.meta());
+        let request = Append { log_id, writes: vec![write], command: None, lease: LeaseOp::None, meta };
+        match inner.store.append(request).await {
+            // A conflict says that it is recorded already: the stream is named by its content.
+            Ok(_) | Err(AppendError::Conflict { .. }) => {}
+            Err(AppendError::Store(error)) => return Err(error.into()),
+            Err(other) => tracing::warn!(agent = %agent.config.id, error = %other, "a configuration was not recorded"),
+        }
+    }
+    Ok(())
+}
+
+/// Shows that the node lives, and only then looks for runs of those that do not: after an outage of the database the
+/// node's own runs must not look abandoned to itself.
+async fn live(inner: Arc<Inner>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = inner.stopping.cancelled() => return,
+        }
+        match inner.store.heartbeat(&inner.node_id).await {
+            Ok(true) => claim(&inner).await,
+            // Others thought us dead: say again that we are here. Runs they took are theirs, the epochs see to that.
+            Ok(false) => rejoin(&inner).await,
+            Err(error) => tracing::warn!(%error, "no heartbeat; after 6 s of silence other nodes take over"),
+        }
+    }
+}
+
+async fn rejoin(inner: &Arc<Inner>) {
+    let (id, host, pid) = (inner.node_id.clone(), inner.options.host.clone(), std::process::id());
+    if let Err(error) = inner.store.join_node(&NodeInfo { id, host, pid }).await {
+        tracing::warn!(%error, "the node was not announced again");
+    }
+}
+
+/// Takes over runs that no living node has, as far as this one can run them.
+async fn claim(inner: &Arc<Inner>) {
+    let (components, tools) = (inner.registry.component_names(), inner.registry.tool_names());
+    let log = LogId::DEFAULT;
+    let leases = match inner.store.claim_leases(log, &inner.node_id, &components, &tools, CLAIM_LIMIT).await {
+        Ok(leases) => leases,
+        Err(error) => {
+            tracing::warn!(%error, "runs that nobody has were not looked for");
+            return;
+        }
+    };
+    for lease in leases {
+        let run = lease.tree.clone();
+        if let Err(error) = take_over(inner, log, lease).await {
+            tracing::error!(%run, %error, "a run was not taken over");
+        }
+    }
+}
+
+async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> Result<(), Exit> {
+    let (state, version) = fold_run(&inner.store, log, &lease.tree).await?;
+    let Some(accepted) = state.accepted.as_ref().filter(|_| !state.status.is_end()) else { return Ok(()) };
+    let config = inner.config(log, &accepted.config_hash).await?;
+    let Some(meta) = RunMeta::of(&state, &config) else { return Ok(()) };
+    tracing::info!(run = %lease.tree, epoch = lease.epoch, "took a run over");
+    let kept = state.keeps_frames() || !inner.store.frames().read(log, &lease.tree, None, 1).await?.is_empty();
+    let hub = Hub::new(Arc::new(meta), (lease.epoch - 1) * EPOCH_FRAMES, kept);
+    let live = LiveRun::new(log, hub);
+    let key = (log, lease.tree.clone());
+    inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
+    let driver = Driver::new(inner.clone(), live, config, state, version, lease.epoch);
+    inner.spawn(resume(driver));
+    Ok(())
+}
+
+/// Says that the run was taken over, repeats what was said so far, and drives it on.
+async fn resume(mut driver: Driver) {
+    if let Err(error) = driver.open_epoch().await {
+        tracing::warn!(run = %driver.live.run_id, %error, "a run that was taken over did not start");
+    }
+    driver.drive_on().await;
+}
+
+impl Driver {
+    async fn open_epoch(&mut self) -> Result<(), Exit> {
+        self.repair_frames().await?;
+        let taken = RunTakenOver {
+            node: self.engine.node_id.clone(),
+            epoch: self.epoch,
+            frame: 0,
+            at_ms: self.engine.now_ms(),
+        };
+        self.record(RunEvent::TakenOver(taken)).await?;
+        let (text, reasoning) = said(&self.state);
+        if text.is_some() || reasoning.is_some() {
+            // What was streamed before is void; from the restart frame on, the text is whole again.
+            self.show_piece(FrameBody::Content { text, reasoning, provider_data: self.state.provider_data.clone() });
+        }
+        Ok(())
+    }
+}
+
+fn said(state: &RunState) -> (Option<String>, Option<String>) {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    (some(state.content()), some(state.reasoning()))
+}

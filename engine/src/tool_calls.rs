@@ -1,0 +1,197 @@
+//! Tool calls of a run, beside each other: each outcome is committed as it comes.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daybook_domain::run::{RunEvent, ToolCallCompleted, ToolCallFailed, ToolOutcomeUnknown};
+use daybook_domain::session::{SessionEvent, SessionStateChanged, StatePatch};
+use daybook_tools::{Tool, ToolContext};
+use futures::FutureExt;
+use serde_json::{Map, Value};
+
+use crate::drive::{Driver, Exit};
+use crate::model_call::redact_json;
+use crate::plan::{Action, ToolStart, lost_a_secret};
+
+/// How long outcomes of tools beside each other are gathered for one commit.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How a tool call ended.
+pub(crate) struct ToolEnd {
+    call_id: String,
+    result: Result<String, String>,
+    patch: StatePatch,
+    duration: f64,
+}
+
+impl Driver {
+    /// Starts the calls whose requests were just committed, unless the run is being cancelled.
+    pub async fn start_tools(&mut self, starts: Vec<ToolStart>) {
+        let state = {
+            let known = self.engine.sessions.lock(self.live.log, &self.live.hub.meta.session_id).await;
+            known.state.state.clone()
+        };
+        for start in starts {
+            let context = self.context(&start, state.clone());
+            let call = self.prepare(&start);
+            let live = self.live.clone();
+            let in_flight = live.start_unless_closing(|| {
+                self.tools.spawn(run_tool(start.call_id.clone(), context, call));
+            });
+            // A call that was not started has no outcome; the cancel that prevented it records that.
+            self.in_flight.insert(start.call_id);
+            if in_flight.is_none() {
+                tracing::debug!(run = %self.live.run_id, "a tool was not started: the run is being cancelled");
+            }
+        }
+    }
+
+    fn context(&self, start: &ToolStart, state: Map<String, Value>) -> ToolContext {
+        let meta = &self.live.hub.meta;
+        let mut context = ToolContext::new(
+            meta.run_id.clone(),
+            meta.session_id.clone(),
+            meta.user_id.clone(),
+            start.call_id.clone(),
+            start.idempotency_key.clone(),
+            state,
+        );
+        context.cancelled = self.live.cancelled.clone();
+        let dependencies = self.state.accepted.as_ref().and_then(|accepted| accepted.dependencies.get().cloned());
+        context.dependencies = Arc::new(dependencies.flatten().unwrap_or_default());
+        context
+    }
+
+    /// The tool's code and its arguments, or what the model is told instead.
+    fn prepare(&self, start: &ToolStart) -> Result<Prepared, String> {
+        let agent = self.engine.registry.agent(&self.config.id);
+        let Some(tool) = agent.and_then(|agent| agent.tools.get(&start.tool)).cloned() else {
+            let names: Vec<&str> = self.config.tools.iter().map(|tool| tool.name.as_str()).collect();
+            return Err(format!("there is no tool {:?}; there are: {}", start.tool, names.join(", ")));
+        };
+        let written = self.arguments.get(&start.call_id).unwrap_or(&start.arguments);
+        if lost_a_secret(written) {
+            return Err("an argument held a secret, which is not kept: call again with all arguments".to_owned());
+        }
+        let call = daybook_domain::message::ToolCall {
+            id: start.call_id.clone(),
+            name: start.tool.clone(),
+            arguments: written.clone(),
+        };
+        let timeout = Duration::from_secs(tool.spec().timeout_seconds.max(1));
+        Ok(Prepared { tool, arguments: call.parsed()?, timeout })
+    }
+
+    /// Waits for one tool call to end, or for the run to be cancelled or handed over; gives what comes next.
+    pub async fn await_tool(&mut self) -> Result<Action, Exit> {
+        let grace = self.engine.options.grace;
+        let stopping = self.engine.stopping.clone();
+        let out_of_time = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.live.cancelled.cancelled() => self.drop_tools().await,
+            ended = self.tools.join_next() => match ended {
+                Some(Ok(end)) => self.tools_ended(end).await,
+                // Only an aborted task fails, and only a cancel aborts; nothing started means that a cancel closed
+                // the gate. In both cases its token comes.
+                Some(Err(_)) | None => {
+                    self.live.cancelled.cancelled().await;
+                    self.drop_tools().await
+                }
+            },
+            () = out_of_time => Err(Exit::Moved),
+        }
+    }
+
+    /// Commits what ended, in the order of the calls. When others still run, it waits a moment for those that are about
+    /// to end: they share the commit.
+    async fn tools_ended(&mut self, first: ToolEnd) -> Result<Action, Exit> {
+        let mut ends = vec![first];
+        if self.in_flight.len() > 1 {
+            tokio::time::sleep(GATHER).await;
+            while let Some(Ok(end)) = self.tools.try_join_next() {
+                ends.push(end);
+            }
+        }
+        ends.sort_by_key(|end| self.state.tools.iter().position(|tool| tool.call.id == end.call_id));
+        let (mut facts, mut session) = (Vec::new(), Vec::new());
+        for end in ends {
+            self.in_flight.remove(&end.call_id);
+            self.outcome(end, &mut facts, &mut session);
+        }
+        self.advance(facts, session).await
+    }
+
+    fn outcome(&self, end: ToolEnd, facts: &mut Vec<RunEvent>, session: &mut Vec<SessionEvent>) {
+        let (call_id, duration, at_ms) = (end.call_id, end.duration, self.engine.now_ms());
+        facts.push(match end.result {
+            Ok(result) => {
+                if !end.patch.is_empty() {
+                    session.push(SessionEvent::StateChanged(SessionStateChanged {
+                        run_id: Some(self.live.run_id.clone()),
+                        patch: self.clean(end.patch).into(),
+                        at: at_ms / 1000,
+                    }));
+                }
+                let result = redact_json(&self.engine.redactor, &result).into();
+                RunEvent::ToolCallCompleted(ToolCallCompleted { call_id, result, duration, frame: 0, at_ms })
+            }
+            Err(error) => {
+                let error = self.engine.redactor.text(&error).into();
+                RunEvent::ToolCallFailed(ToolCallFailed { call_id, error, duration, frame: 0, at_ms })
+            }
+        });
+    }
+
+    fn clean(&self, mut patch: StatePatch) -> StatePatch {
+        self.engine.redactor.object(&mut patch.set);
+        patch
+    }
+
+    /// The run was cancelled: what runs is stopped, and nobody knows how far it came.
+    async fn drop_tools(&mut self) -> Result<Action, Exit> {
+        self.tools.shutdown().await;
+        let unknown = self.unknown();
+        self.catch_up().await?;
+        self.advance(unknown, Vec::new()).await
+    }
+
+    fn unknown(&mut self) -> Vec<RunEvent> {
+        let at_ms = self.engine.now_ms();
+        let event = |call_id| RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id, at_ms });
+        self.in_flight.drain().map(event).collect()
+    }
+}
+
+struct Prepared {
+    tool: Arc<dyn Tool>,
+    arguments: Map<String, Value>,
+    timeout: Duration,
+}
+
+async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, String>) -> ToolEnd {
+    let started = Instant::now();
+    let result = match call {
+        Err(error) => Err(error),
+        Ok(call) => {
+            match tokio::time::timeout(call.timeout, guarded(&call.tool, context.clone(), call.arguments)).await {
+                Ok(result) => result,
+                Err(_) => Err(format!("the tool took longer than {} s and was stopped", call.timeout.as_secs())),
+            }
+        }
+    };
+    let patch = if result.is_ok() { context.patch() } else { StatePatch::default() };
+    ToolEnd { call_id, result, patch, duration: started.elapsed().as_secs_f64() }
+}
+
+/// A tool that panics has failed; it does not take the run with it.
+async fn guarded(tool: &Arc<dyn Tool>, context: ToolContext, arguments: Map<String, Value>) -> Result<String, String> {
+    match AssertUnwindSafe(tool.call(context, arguments)).catch_unwind().await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the tool broke down".to_owned()),
+    }
+}

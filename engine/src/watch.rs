@@ -1,0 +1,330 @@
+//! Watching a run: what was missed, then what comes; from memory on the run's own node, from the table anywhere.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daybook_domain::event::DomainEvent;
+use daybook_domain::ids::{LogId, RunId, StreamId};
+use daybook_domain::run::{RunState, RunStatus};
+use daybook_store::{Durability, FrameChunk};
+
+use crate::drive::{Driver, Exit};
+use crate::engine::Engine;
+use crate::error::QueryError;
+use crate::frame::{Frame, RunMeta, StoredFrame, frames_of};
+use crate::frame_writer::chunk;
+use crate::hub::Piece;
+use crate::live::LiveRun;
+
+/// How often a run on another node is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How often the run's node is asked to keep its frames.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How many frames are taken from memory at once, and chunks from the table.
+const AT_ONCE: usize = 64;
+
+/// What a watcher gets.
+#[derive(Debug)]
+pub enum WatchItem {
+    /// A frame.
+    Frame(Arc<Frame>),
+    /// All frames that were there when the watch began have been given; live ones follow.
+    CaughtUp,
+}
+
+enum Source {
+    /// The run is on this node.
+    Here(Arc<LiveRun>),
+    /// The run is on another node, or nowhere.
+    Table,
+    /// The run has ended; what the table lacks is made from the log.
+    Ended,
+    /// Nothing more comes.
+    Done,
+}
+
+/// A watch over one run. Frames come in order, each once.
+pub struct Watch {
+    engine: Engine,
+    log: LogId,
+    run: RunId,
+    /// What all frames have in common; a run of another agent or session is not the one a caller asked for.
+    pub meta: Arc<RunMeta>,
+    /// Where the run stood when the watch began.
+    pub status: RunStatus,
+    /// Whether frames are still to come.
+    pub live: bool,
+    last: Option<u64>,
+    /// Frames below this index were there when the watch began.
+    begun_at: u64,
+    caught_up: bool,
+    source: Source,
+    queue: VecDeque<Arc<Frame>>,
+    asked: Option<Instant>,
+}
+
+impl Watch {
+    pub(crate) async fn open(
+        engine: Engine,
+        log: LogId,
+        run: RunId,
+        after: Option<u64>,
+    ) -> Result<Option<Self>, QueryError> {
+        if let Some(live) = engine.inner.live(log, &run) {
+            live.hub.keep();
+            let (_, begun_at) = live.hub.bounds();
+            let (meta, status, source) = (live.hub.meta.clone(), live.status(), Source::Here(live));
+            return Ok(Some(Self::new(engine, log, run, meta, status, after, begun_at, source)));
+        }
+        let Some(state) = engine.run(log, &run).await? else { return Ok(None) };
+        let Some(accepted) = &state.accepted else { return Ok(None) };
+        let config = engine.config(log, &accepted.config_hash).await?;
+        let Some(meta) = RunMeta::of(&state, &config).map(Arc::new) else { return Ok(None) };
+        let ended = over(state.status);
+        let source = if ended { Source::Ended } else { Source::Table };
+        let begun_at = if ended { u64::MAX } else { last_index(&engine, log, &run).await? };
+        Ok(Some(Self::new(engine, log, run, meta, state.status, after, begun_at, source)))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "private, and each is one field")]
+    fn new(
+        engine: Engine,
+        log: LogId,
+        run: RunId,
+        meta: Arc<RunMeta>,
+        status: RunStatus,
+        after: Option<u64>,
+        begun_at: u64,
+        source: Source,
+    ) -> Self {
+        let live = !matches!(source, Source::Ended);
+        let queue = VecDeque::new();
+        let (last, caught_up, asked) = (after, false, None);
+        Self { engine, log, run, meta, status, live, last, begun_at, caught_up, source, queue, asked }
+    }
+
+    /// How many frames come after the one the watch was opened at, as of now, and how many there are in all.
+    ///
+    /// # Errors
+    /// [`QueryError`] when the log does not answer.
+    pub async fn counts(&self) -> Result<(u64, u64), QueryError> {
+        let mut all = Vec::new();
+        if let Source::Here(live) = &self.source {
+            self.engine.inner.frames.flush(live).await;
+        }
+        let mut after = None;
+        loop {
+            let chunks = self.engine.inner.store.frames().read(self.log, &self.run, after, AT_ONCE).await?;
+            if chunks.is_empty() {
+                break;
+            }
+            for chunk in chunks {
+                // Within a chunk the indexes are dense; what an earlier chunk held is not counted again.
+                let new = after.map_or(u64::MAX, |after: u64| chunk.last_index.saturating_sub(after));
+                all.push((chunk.last_index, u64::from(chunk.count).min(new)));
+                after = Some(after.unwrap_or(0).max(chunk.last_index));
+            }
+        }
+        let below = |index: u64| self.last.is_none_or(|last| index > last);
+        if matches!(self.source, Source::Ended) && (!all.is_empty() || self.was_streamed().await?) {
+            let rest = event_frames(&self.engine, self.log, &self.run, &self.meta, after).await?;
+            all.extend(rest.iter().map(|frame| (frame.index, 1)));
+        }
+        let total = all.iter().map(|(_, count)| count).sum();
+        let missed = all.iter().filter(|(index, _)| below(*index));
+        let missed = missed.map(|(index, count)| self.last.map_or(*count, |last| (*count).min(index - last))).sum();
+        Ok((missed, total))
+    }
+
+    async fn was_streamed(&self) -> Result<bool, QueryError> {
+        Ok(self.engine.run(self.log, &self.run).await?.is_some_and(|state| state.keeps_frames()))
+    }
+
+    /// The next frame; `None` after the run's last frame on any node, or when this node stops.
+    ///
+    /// # Errors
+    /// [`QueryError`] when the log does not answer; the watcher may come back with the last index it saw.
+    pub async fn next(&mut self) -> Result<Option<WatchItem>, QueryError> {
+        loop {
+            if let Some(frame) = self.queue.pop_front() {
+                if self.live && !self.caught_up && frame.index >= self.begun_at {
+                    self.caught_up = true;
+                    self.queue.push_front(frame);
+                    return Ok(Some(WatchItem::CaughtUp));
+                }
+                self.last = Some(frame.index);
+                return Ok(Some(WatchItem::Frame(frame)));
+            }
+            let nothing_missed = self.begun_at == 0 || self.last.is_some_and(|last| last + 1 >= self.begun_at);
+            if self.live && !self.caught_up && nothing_missed {
+                self.caught_up = true;
+                return Ok(Some(WatchItem::CaughtUp));
+            }
+            match &self.source {
+                Source::Here(live) => self.read_here(live.clone()).await?,
+                Source::Table => self.read_table().await?,
+                Source::Ended => self.read_ended().await?,
+                Source::Done => return Ok(None),
+            }
+        }
+    }
+
+    async fn read_here(&mut self, live: Arc<LiveRun>) -> Result<(), QueryError> {
+        let mut changes = live.hub.changes();
+        match live.hub.read(self.last, AT_ONCE) {
+            Piece::Frames(frames) => self.queue.extend(frames),
+            Piece::Behind => {
+                let (kept_from, _) = live.hub.bounds();
+                if !self.take_chunks().await? {
+                    // The table never had them, or has dropped them: go on with what there is.
+                    self.last = kept_from.checked_sub(1);
+                }
+            }
+            Piece::Wait if self.engine.inner.stopping.is_cancelled() => self.source = Source::Done,
+            Piece::Wait => {
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    () = self.engine.inner.stopping.cancelled() => self.source = Source::Done,
+                }
+            }
+            Piece::Closed => {
+                let finished = live.finished().await.is_some();
+                let stopping = self.engine.inner.stopping.is_cancelled();
+                self.source = if finished || stopping { Source::Done } else { Source::Table };
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_table(&mut self) -> Result<(), QueryError> {
+        if self.take_chunks().await? {
+            return Ok(());
+        }
+        if self.engine.inner.stopping.is_cancelled() {
+            self.source = Source::Done;
+        } else if let Some(live) = self.engine.inner.live(self.log, &self.run) {
+            live.hub.keep();
+            self.source = Source::Here(live);
+        } else if self.engine.run(self.log, &self.run).await?.is_none_or(|state| over(state.status)) {
+            self.source = Source::Ended;
+        } else {
+            self.caught_up_if_live();
+            self.ask().await?;
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// The run's node keeps frames only of runs that somebody watches: tell it, again from time to time.
+    async fn ask(&mut self) -> Result<(), QueryError> {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN) {
+            self.asked = Some(Instant::now());
+            self.engine.inner.store.ask_to_keep(self.log, &self.run).await?;
+        }
+        Ok(())
+    }
+
+    fn caught_up_if_live(&mut self) {
+        // The table holds nothing more of what was there at the beginning.
+        if !self.caught_up {
+            self.begun_at = 0;
+        }
+    }
+
+    async fn read_ended(&mut self) -> Result<(), QueryError> {
+        if self.take_chunks().await? {
+            return Ok(());
+        }
+        self.source = Source::Done;
+        // Who watched while it ran sees its end, also when its node kept nothing.
+        let any = self.live || self.last.is_some() || !self.table_is_empty().await?;
+        if any || self.was_streamed().await? {
+            let rest = event_frames(&self.engine, self.log, &self.run, &self.meta, self.last).await?;
+            self.queue.extend(rest);
+        }
+        Ok(())
+    }
+
+    async fn table_is_empty(&self) -> Result<bool, QueryError> {
+        Ok(self.engine.inner.store.frames().read(self.log, &self.run, None, 1).await?.is_empty())
+    }
+
+    /// Takes the next chunks from the table; false when there are none.
+    async fn take_chunks(&mut self) -> Result<bool, QueryError> {
+        let chunks = self.engine.inner.store.frames().read(self.log, &self.run, self.last, AT_ONCE).await?;
+        // Chunks may overlap: what was written, but perhaps not safely, is written again.
+        let mut last = self.last;
+        for frame in chunks.iter().flat_map(|chunk| frames_in(chunk, &self.meta)) {
+            if last.is_none_or(|last| frame.index > last) {
+                last = Some(frame.index);
+                self.queue.push_back(Arc::new(frame));
+            }
+        }
+        Ok(!self.queue.is_empty())
+    }
+}
+
+/// Whether no node works on a run of this status.
+fn over(status: RunStatus) -> bool {
+    status.is_end() || status == RunStatus::Paused
+}
+
+async fn last_index(engine: &Engine, log: LogId, run: &RunId) -> Result<u64, QueryError> {
+    let mut after = None;
+    loop {
+        let chunks = engine.inner.store.frames().read(log, run, after, AT_ONCE).await?;
+        match chunks.last() {
+            Some(_) => after = chunks.iter().map(|chunk| chunk.last_index).max(),
+            None => return Ok(after.map_or(0, |last| last + 1)),
+        }
+    }
+}
+
+fn frames_in(chunk: &FrameChunk, meta: &Arc<RunMeta>) -> Vec<Frame> {
+    // A shape this program does not know was written by a newer one: the log still has what matters.
+    let stored: Vec<StoredFrame> = serde_json::from_slice(&chunk.body).unwrap_or_default();
+    stored.into_iter().map(|frame| Frame::new(frame.i, frame.at, meta.clone(), frame.body)).collect()
+}
+
+/// The frames made of events whose index is above `after`: the same as were shown when the events happened.
+async fn event_frames(
+    engine: &Engine,
+    log: LogId,
+    run: &RunId,
+    meta: &Arc<RunMeta>,
+    after: Option<u64>,
+) -> Result<Vec<Arc<Frame>>, QueryError> {
+    let mut state = RunState::default();
+    let mut frames = Vec::new();
+    for recorded in engine.inner.store.read_stream(log, &StreamId::run(run), 0).await? {
+        let DomainEvent::Run(event) = &recorded.event else { continue };
+        state.evolve(event);
+        let (first, bodies) = frames_of(event, &state);
+        for (index, body) in (first..).zip(bodies) {
+            if after.is_none_or(|after| index > after) {
+                frames.push(Arc::new(Frame::new(index, state.updated_ms / 1000, meta.clone(), body)));
+            }
+        }
+    }
+    Ok(frames)
+}
+
+impl Driver {
+    /// Puts into the table what a dead node committed but had not written there, so that watchers miss no event.
+    pub(crate) async fn repair_frames(&self) -> Result<(), Exit> {
+        if !self.live.hub.is_kept() {
+            return Ok(());
+        }
+        let engine = Engine { inner: self.engine.clone() };
+        let written = last_index(&engine, self.live.log, &self.live.run_id).await?.checked_sub(1);
+        let meta = &self.live.hub.meta;
+        let missing = event_frames(&engine, self.live.log, &self.live.run_id, meta, written).await?;
+        // Each alone: between them lay text that nobody has any more.
+        let chunks = missing.chunks(1).filter_map(|frame| chunk(self.live.log, frame, &self.live.subject()));
+        self.engine.store.frames().put(chunks.collect(), Durability::Now).await?;
+        Ok(())
+    }
+}
