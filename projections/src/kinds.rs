@@ -1,0 +1,34 @@
+//! The event types this program knows, so that those a projection does not want need not be decrypted.
+
+use daybook_domain::DomainEvent;
+use daybook_domain::component::ComponentEvent;
+use daybook_domain::run::RunEvent;
+use daybook_domain::session::SessionEvent;
+
+/// The event's type.
+pub(crate) fn of(event: &DomainEvent) -> &'static str {
+    match event {
+        DomainEvent::Run(event) => event.kind(),
+        DomainEvent::Session(event) => event.kind(),
+        DomainEvent::Component(event) => event.kind(),
+    }
+}
+
+/// Whether some aggregate of this program has the type.
+pub(crate) fn is_known(kind: &str) -> bool {
+    is_run(kind) || is_session(kind) || has(ComponentEvent::KINDS, kind)
+}
+
+/// Whether it is a run's.
+pub(crate) fn is_run(kind: &str) -> bool {
+    has(RunEvent::KINDS, kind)
+}
+
+/// Whether it is a session's.
+pub(crate) fn is_session(kind: &str) -> bool {
+    has(SessionEvent::KINDS, kind)
+}
+
+fn has(kinds: &[(&str, u16)], kind: &str) -> bool {
+    kinds.iter().any(|(known, _)| *known == kind)
+}

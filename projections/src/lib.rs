@@ -1,0 +1,23 @@
+//! The views posted from the log, their queries, and the one runner that posts them. A view holds nothing that the log
+//! does not: it can be dropped and posted again. Reads wait for the view to reach the log's head; writes never wait.
+
+mod error;
+mod kinds;
+mod parked;
+mod post;
+mod progress;
+mod projection;
+mod runner;
+mod runs;
+mod sessions;
+mod text;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::ViewError;
+pub use runner::{ProjectionStatus, Runner};
+pub use runs::{RunFilter, RunRow};
+pub use sessions::{SessionFilter, SessionPage, SessionRow, SessionSort};
+pub use views::{Read, Views};

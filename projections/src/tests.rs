@@ -1,0 +1,8 @@
+//! The views on a real PostgreSQL.
+
+mod follow;
+mod lead;
+mod mend;
+mod plans;
+mod touched;
+mod world;
