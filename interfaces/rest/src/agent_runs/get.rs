@@ -1,0 +1,64 @@
+//! `GET /agents/{agent_id}/runs/{run_id}`.
+
+use std::sync::Arc;
+
+use daybook_domain::StreamId;
+use daybook_domain::component::ComponentRef;
+use daybook_domain::ids::{RunId, SessionId};
+use daybook_domain::run::RunState;
+use daybook_engine::{RunDetail, RunMeta};
+use poem_openapi::OpenApi;
+use poem_openapi::param::{Path, Query};
+use serde_json::Value;
+
+use crate::docs::Tag;
+use crate::errors::{ApiError, At};
+use crate::guard::{AgentsRead, Guard};
+use crate::params::{self, Required};
+use crate::reads::{self, Answer};
+use crate::state::{AppState, LOG};
+use crate::wire::{RunOutput, events_from_log, shows_events};
+
+pub(super) struct GetRun(pub AppState);
+
+#[OpenApi]
+impl GetRun {
+    /// Get one run of an agent
+    #[oai(path = "/agents/:agent_id/runs/:run_id", method = "get", tag = "Tag::Agents", operation_id = "get_agent_run")]
+    async fn get(
+        &self,
+        _guard: Guard<AgentsRead>,
+        /// The agent.
+        agent_id: Path<String>,
+        /// The run.
+        run_id: Path<String>,
+        /// The run's session.
+        session_id: Query<Required<String>>,
+    ) -> Result<Answer<RunOutput>, ApiError> {
+        let at = At("query", "session_id");
+        let session: SessionId = params::id(at, session_id.text(at)?)?;
+        let agent = ComponentRef::agent(self.0.agent(&agent_id)?.config.id.clone());
+        let run = super::run_id(&run_id)?;
+        let (row, lag) = reads::found(self.0.views.run(LOG, None, &run).await?, super::run_not_found)?;
+        if row.state.component() != Some(&agent) || row.state.session_id() != Some(&session) {
+            return Err(super::run_not_found());
+        }
+        Ok(reads::answer(self.shown(&run, row.state).await?, lag))
+    }
+}
+
+impl GetRun {
+    async fn shown(&self, run: &RunId, state: RunState) -> Result<RunOutput, ApiError> {
+        let detail = super::detail(&self.0, state).await?;
+        let events = Some(self.events(run, &detail).await?);
+        Ok(RunOutput { events, ..RunOutput::of(&detail) })
+    }
+
+    /// What was streamed, if it was.
+    async fn events(&self, run: &RunId, detail: &RunDetail) -> Result<Vec<Value>, ApiError> {
+        let meta = RunMeta::of(&detail.state, &detail.config).filter(|_| shows_events(&detail.state));
+        let Some(meta) = meta.map(Arc::new) else { return Ok(Vec::new()) };
+        let recorded = self.0.store.read_stream(LOG, &StreamId::run(run), 0).await?;
+        Ok(events_from_log(&recorded, &meta))
+    }
+}

@@ -1,0 +1,80 @@
+//! Runs of agents: starting, reading, watching and stopping them.
+
+mod cancel;
+mod create;
+mod form;
+mod get;
+mod list;
+mod media;
+mod media_types;
+mod resume;
+
+use std::collections::HashMap;
+
+use daybook_domain::ids::RunId;
+use daybook_domain::run::RunState;
+use daybook_engine::RunDetail;
+use daybook_projections::RunRow;
+use poem_openapi::OpenApi;
+
+use crate::errors::{ApiError, At};
+use crate::params;
+use crate::state::{AppState, LOG};
+use crate::wire::RunSchema;
+
+/// The handlers.
+pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
+    let state = state.clone();
+    (
+        create::CreateRun(state.clone()),
+        list::ListRuns(state.clone()),
+        get::GetRun(state.clone()),
+        cancel::CancelAgentRun(state.clone()),
+        resume::ResumeRun(state),
+    )
+}
+
+/// The run a path names.
+///
+/// # Errors
+/// 422 when it cannot be an id.
+fn run_id(text: &str) -> Result<RunId, ApiError> {
+    params::id(At("path", "run_id"), text)
+}
+
+/// A run with all that is shown of it, large media included.
+///
+/// # Errors
+/// 404 when it was never accepted, or what the log answers.
+async fn detail(state: &AppState, run: RunState) -> Result<RunDetail, ApiError> {
+    let mut detail = state.engine.detail(LOG, run).await?.ok_or_else(run_not_found)?;
+    let Some(session) = detail.state.session_id().cloned() else { return Ok(detail) };
+    for message in &mut detail.state.messages {
+        state.engine.inline_media(LOG, &session, &mut message.media).await?;
+    }
+    for message in &mut detail.history {
+        state.engine.inline_media(LOG, &session, &mut message.media).await?;
+    }
+    Ok(detail)
+}
+
+fn run_not_found() -> ApiError {
+    ApiError::not_found("Run not found")
+}
+
+/// Runs as lists show them; each configuration is looked up once.
+///
+/// # Errors
+/// What the log answers.
+pub(crate) async fn shown_in_list(state: &AppState, rows: &[RunRow]) -> Result<Vec<RunSchema>, ApiError> {
+    let (mut configs, mut shown) = (HashMap::new(), Vec::with_capacity(rows.len()));
+    for row in rows {
+        let Some(accepted) = &row.state.accepted else { continue };
+        let hash = accepted.config_hash.as_str();
+        if !configs.contains_key(hash) {
+            configs.insert(hash, state.engine.config(LOG, hash).await?);
+        }
+        shown.extend(configs.get(hash).and_then(|config| RunSchema::of(&row.state, config)));
+    }
+    Ok(shown)
+}

@@ -1,0 +1,24 @@
+//! `GET /agents`.
+
+use poem_openapi::OpenApi;
+use poem_openapi::payload::Json;
+
+use super::response::AgentResponse;
+use crate::docs::Tag;
+use crate::errors::ApiError;
+use crate::guard::{AgentsRead, Guard};
+use crate::state::AppState;
+
+pub(super) struct ListAgents(pub AppState);
+
+#[OpenApi]
+impl ListAgents {
+    /// List all agents
+    #[oai(path = "/agents", method = "get", tag = "Tag::Agents", operation_id = "get_agents")]
+    #[expect(clippy::unused_async, reason = "handlers are async")]
+    async fn list(&self, _guard: Guard<AgentsRead>) -> Result<Json<Vec<AgentResponse>>, ApiError> {
+        let db_id = &self.0.settings.db_id;
+        let agents = self.0.engine.registry().agents();
+        Ok(Json(agents.iter().map(|agent| AgentResponse::of(&agent.config, db_id)).collect()))
+    }
+}

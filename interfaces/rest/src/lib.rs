@@ -1,0 +1,31 @@
+//! REST and SSE: protocol in, commands and queries out, and nothing else.
+//! One file per resource and verb group; `wire/` holds the shapes clients see, `contract/` says what they are.
+
+mod activity;
+mod agent_runs;
+mod agents;
+mod app;
+mod compress;
+mod connection;
+mod cors;
+mod databases;
+mod docs;
+mod errors;
+mod forms;
+mod guard;
+mod limits;
+mod meta;
+mod multipart;
+mod params;
+mod reads;
+mod request_id;
+mod serve;
+mod sessions;
+mod settings;
+mod state;
+mod wire;
+
+pub use app::app;
+pub use serve::serve;
+pub use settings::{DEFAULT_CORS_ORIGINS, Settings};
+pub use state::AppState;

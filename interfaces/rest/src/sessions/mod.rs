@@ -1,0 +1,32 @@
+//! Conversations.
+
+mod get;
+mod list;
+mod runs;
+
+use daybook_domain::ids::{SessionId, UserId};
+use daybook_projections::SessionRow;
+use poem_openapi::OpenApi;
+
+use crate::errors::{ApiError, At};
+use crate::state::{AppState, LOG};
+use crate::{params, reads};
+
+/// The handlers.
+pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
+    (list::ListSessions(state.clone()), get::GetSession(state.clone()), runs::SessionRuns(state.clone()))
+}
+
+/// The session of this id, if it is `owner`'s or nobody in particular asks, and how far its view is behind.
+///
+/// # Errors
+/// `missing` when there is none, or it is another user's.
+async fn session(
+    state: &AppState,
+    id: &str,
+    owner: Option<&UserId>,
+    missing: impl FnOnce() -> ApiError,
+) -> Result<(SessionRow, u64), ApiError> {
+    let id: SessionId = params::id(At("path", "session_id"), id)?;
+    reads::found(state.views.session(LOG, owner, &id).await?, missing)
+}

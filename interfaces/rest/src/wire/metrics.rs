@@ -1,0 +1,59 @@
+//! What runs and model calls cost, without the zeros.
+
+use daybook_domain::message::CallMetrics;
+use daybook_domain::session::SessionTotals;
+use daybook_domain::usage::Usage;
+use serde_json::{Value, json};
+
+use super::members::Members;
+
+/// The provider's name where costs are broken down, which is longer than elsewhere.
+fn provider_in_details(provider: &str) -> String {
+    if provider == "OpenAI" { "OpenAI Chat".to_owned() } else { provider.to_owned() }
+}
+
+fn tokens(members: Members, usage: &Usage) -> Members {
+    members
+        .count("input_tokens", usage.input_tokens)
+        .count("output_tokens", usage.output_tokens)
+        .count("total_tokens", usage.total_tokens)
+        .count("cache_read_tokens", usage.cache_read_tokens)
+        .count("cache_write_tokens", usage.cache_write_tokens)
+        .count("reasoning_tokens", usage.reasoning_tokens)
+}
+
+fn detail(model: &str, provider: &str, usage: &Usage) -> Value {
+    tokens(Members::default(), usage).with("id", model).with("provider", provider_in_details(provider)).done()
+}
+
+/// What a run cost; `duration` and `time_to_first_token` in seconds.
+pub(crate) fn of_run(
+    usage: &Usage,
+    time_to_first_token: Option<f64>,
+    duration: Option<f64>,
+    model: &str,
+    provider: &str,
+) -> Value {
+    let details = (*usage != Usage::default()).then(|| json!({"model": [detail(model, provider, usage)]}));
+    tokens(Members::default(), usage)
+        .maybe("time_to_first_token", time_to_first_token)
+        .maybe("duration", duration)
+        .maybe("details", details)
+        .done()
+}
+
+/// What a model call cost.
+pub(crate) fn of_call(metrics: &CallMetrics) -> Value {
+    tokens(Members::default(), &metrics.usage)
+        .with("duration", metrics.duration)
+        .maybe("time_to_first_token", metrics.time_to_first_token)
+        .done()
+}
+
+/// What a session's runs cost together.
+pub(crate) fn of_session(totals: &SessionTotals) -> Value {
+    let details: Vec<Value> =
+        totals.by_model.iter().map(|((model, provider), usage)| detail(model, provider, usage)).collect();
+    let details = (totals.usage != Usage::default()).then(|| json!({"model": details}));
+    tokens(Members::default(), &totals.usage).maybe("details", details).done()
+}

@@ -1,0 +1,31 @@
+//! The shapes clients see. Members that are not there are left out, unless a shape says otherwise.
+
+pub(crate) mod events;
+mod history;
+mod lean;
+mod media;
+mod members;
+mod message;
+mod metrics;
+mod run_event;
+mod run_item;
+mod run_output;
+mod run_schema;
+mod session;
+mod spaced;
+pub(crate) mod stream;
+mod team_run;
+mod time;
+mod tool;
+mod workflow_run;
+
+pub(crate) use history::{events_from_log, shows_events};
+pub(crate) use lean::Lean;
+pub(crate) use run_item::RunItem;
+pub(crate) use run_output::RunOutput;
+pub(crate) use run_schema::RunSchema;
+pub(crate) use session::{PaginationInfo, SessionDetail, SessionPage, SessionSchema};
+pub(crate) use time::iso_micros;
+
+/// The name clients know the table of sessions by.
+pub(crate) const SESSION_TABLE: &str = "daybook_sessions";

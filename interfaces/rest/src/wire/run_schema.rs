@@ -1,0 +1,132 @@
+//! A run in a list.
+
+use daybook_domain::component::AgentConfig;
+use daybook_domain::media::MediaKind;
+use daybook_domain::run::RunState;
+use daybook_engine::RunMeta;
+use poem_openapi::Object;
+use serde_json::{Value, json};
+
+use super::history::{events_from_fold, shows_events};
+use super::run_output::{content, cost, input_media, is_going_on, stage_name};
+use super::time::iso_seconds;
+use super::{media, message, tool};
+
+/// An agent's run.
+#[derive(Debug, Default, Object)]
+pub(crate) struct RunSchema {
+    /// The run.
+    pub run_id: String,
+    /// The run it is part of, or an empty text.
+    pub parent_run_id: Option<String>,
+    /// The agent.
+    pub agent_id: Option<String>,
+    /// Whom it was for, or an empty text.
+    pub user_id: Option<String>,
+    /// `PENDING`, `RUNNING`, `COMPLETED`, `PAUSED`, `CANCELLED` or `ERROR`.
+    pub status: Option<String>,
+    /// How far a cancelled run was.
+    pub cancellation_stage: Option<String>,
+    /// What was asked.
+    pub run_input: Option<String>,
+    /// The answer.
+    pub content: Option<Value>,
+    /// How the answer is written.
+    pub run_response_format: Option<String>,
+    /// What the model thought aloud.
+    pub reasoning_content: Option<String>,
+    /// Steps of reasoning.
+    pub reasoning_steps: Option<Vec<Value>>,
+    /// Tokens and seconds.
+    pub metrics: Option<Value>,
+    /// What the caller keeps with the run.
+    pub metadata: Option<Value>,
+    /// What was said in this run.
+    pub messages: Option<Vec<Value>>,
+    /// The tool calls.
+    pub tools: Option<Vec<Value>>,
+    /// What was streamed, without the pieces of text.
+    pub events: Option<Vec<Value>>,
+    /// ISO 8601.
+    pub created_at: Option<String>,
+    /// Documents used.
+    pub references: Option<Vec<Value>>,
+    /// Sources named by the model.
+    pub citations: Option<Value>,
+    /// Messages of reasoning.
+    pub reasoning_messages: Option<Vec<Value>>,
+    /// The session's state when the run ended.
+    pub session_state: Option<Value>,
+    /// Images made.
+    pub images: Option<Vec<Value>>,
+    /// Videos made.
+    pub videos: Option<Vec<Value>>,
+    /// Audio made.
+    pub audio: Option<Vec<Value>>,
+    /// Files made.
+    pub files: Option<Vec<Value>>,
+    /// The answer as sound.
+    pub response_audio: Option<Value>,
+    /// What came with the request; bytes of large media are only with the single run.
+    pub input_media: Option<Value>,
+    /// Questions that could follow.
+    pub followups: Option<Vec<String>>,
+    /// The run it was forked from.
+    pub forked_from_run_id: Option<String>,
+    /// After which message.
+    pub forked_from_message_index: Option<i64>,
+    /// The session it was forked from.
+    pub forked_from_session_id: Option<String>,
+    /// The run it was made again from.
+    pub regenerated_from: Option<String>,
+    /// The last message with a checkpoint.
+    pub last_checkpoint_at_message_index: Option<i64>,
+}
+
+impl RunSchema {
+    /// A run with the configuration it ran with; `None` for one that was never accepted.
+    pub fn of(state: &RunState, config: &AgentConfig) -> Option<Self> {
+        let (accepted, meta) = (state.accepted.as_ref()?, RunMeta::of(state, config)?);
+        let going_on = is_going_on(state);
+        let ended = |value: Value| Some(value).filter(|_| !going_on);
+        let some = |items: Vec<Value>| Some(items).filter(|items| !items.is_empty() && !going_on);
+        Some(Self {
+            run_id: accepted.run_id.to_string(),
+            parent_run_id: Some(String::new()),
+            agent_id: Some(config.id.to_string()),
+            user_id: Some(accepted.user_id.as_ref().map(ToString::to_string).unwrap_or_default()),
+            status: Some(state.status.as_str().to_owned()),
+            cancellation_stage: state.cancel_stage.map(|stage| stage_name(stage).to_owned()),
+            run_input: state.messages.first().and_then(|first| first.content.clone()),
+            content: Some(content(state).unwrap_or_default().into()),
+            run_response_format: Some("text".to_owned()),
+            reasoning_content: Some(if going_on { String::new() } else { state.reasoning() }),
+            reasoning_steps: Some(Vec::new()),
+            metrics: Some(cost(state, &meta.model, &meta.provider)),
+            metadata: accepted.metadata.get().cloned().flatten().map(Value::Object),
+            messages: some(message::of_run(state, config, &[])),
+            tools: some(tool::executions(&state.tools, &state.requirements)),
+            events: shows_events(state).then(|| events_from_fold(state, &meta)),
+            created_at: Some(iso_seconds(accepted.at_ms / 1000)),
+            references: Some(Vec::new()),
+            reasoning_messages: Some(Vec::new()),
+            session_state: ended(Value::Object(state.session_state.clone().unwrap_or_default())),
+            images: Some(Vec::new()),
+            videos: Some(Vec::new()),
+            audio: Some(Vec::new()),
+            files: Some(Vec::new()),
+            input_media: Some(given(state)),
+            ..Self::default()
+        })
+    }
+}
+
+fn given(state: &RunState) -> Value {
+    let of = |kind| media::of_kind(input_media(state), kind);
+    json!({
+        "images": of(MediaKind::Image),
+        "videos": of(MediaKind::Video),
+        "audios": of(MediaKind::Audio),
+        "files": of(MediaKind::File),
+    })
+}

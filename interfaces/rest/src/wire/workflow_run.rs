@@ -1,0 +1,63 @@
+//! A run of a workflow in a list: described already, answered once there are workflows.
+
+use poem_openapi::Object;
+use serde_json::Value;
+
+/// A run of a workflow.
+#[derive(Debug, Object)]
+pub(crate) struct WorkflowRunSchema {
+    /// The run.
+    pub run_id: String,
+    /// What was asked.
+    pub run_input: Option<String>,
+    /// What was streamed, without the pieces of text.
+    pub events: Option<Vec<Value>>,
+    /// The workflow.
+    pub workflow_id: Option<String>,
+    /// Whom it was for.
+    pub user_id: Option<String>,
+    /// The answer.
+    pub content: Option<Value>,
+    /// The content's type.
+    pub content_type: Option<String>,
+    /// Where it stands.
+    pub status: Option<String>,
+    /// How far a cancelled run was.
+    pub cancellation_stage: Option<String>,
+    /// What the steps gave.
+    pub step_results: Option<Vec<Value>>,
+    /// The runs of the steps.
+    pub step_executor_runs: Option<Vec<Value>>,
+    /// What a paused run waits for.
+    pub step_requirements: Option<Vec<Value>>,
+    /// Why it paused.
+    pub pause_kind: Option<String>,
+    /// The step it paused at.
+    pub paused_step_name: Option<String>,
+    /// Its number.
+    pub paused_step_index: Option<i64>,
+    /// Tokens and seconds.
+    pub metrics: Option<Value>,
+    /// ISO 8601.
+    pub created_at: Option<String>,
+    /// What the model thought aloud.
+    pub reasoning_content: Option<String>,
+    /// Steps of reasoning.
+    pub reasoning_steps: Option<Vec<Value>>,
+    /// Documents used.
+    pub references: Option<Vec<Value>>,
+    /// Sources named by the model.
+    pub citations: Option<Value>,
+    /// Messages of reasoning.
+    pub reasoning_messages: Option<Vec<Value>>,
+    /// Images made.
+    pub images: Option<Vec<Value>>,
+    /// Videos made.
+    pub videos: Option<Vec<Value>>,
+    /// Audio made.
+    pub audio: Option<Vec<Value>>,
+    /// Files made.
+    pub files: Option<Vec<Value>>,
+    /// The answer as sound.
+    pub response_audio: Option<Value>,
+}
