@@ -1,0 +1,206 @@
+//! Serves the agents that the contract was recorded from, under the same ids, against a scripted model server.
+//! Environment: PORT (7777), MODEL_URL (http://127.0.0.1:9111/v1), DATABASE_URL or else a private PostgreSQL in DATA_DIR
+//! (.reference_os), RUST_LOG. With CALLS_FILE set there is `crash-agent` too, whose tools write their calls to that file.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daybook::{
+    AgentDefinition, Builder, Daybook, Effect, Error, FunctionTool, MasterKey, OpenAiChat, OpenAiOptions, RetryPolicy,
+    Settings, ToolContext, ToolError,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+#[derive(Deserialize, JsonSchema)]
+struct City {
+    city: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Why {
+    why: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Seconds {
+    seconds: u64,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct KeyValue {
+    key: String,
+    value: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Pause {
+    #[serde(default)]
+    seconds: u64,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct SlowKeyValue {
+    key: String,
+    value: String,
+    #[serde(default)]
+    seconds: u64,
+}
+
+fn main() -> ExitCode {
+    daybook::install_crypto();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(serve()).map_err(|error| error.to_string());
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            ended
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "reference_os: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Error> {
+    let mut builder = recorded_agents(server()?)?;
+    if let Some(calls) = variable("CALLS_FILE") {
+        builder = crash_agent(builder, Path::new(&calls));
+    }
+    let running = builder.build().await?.start();
+    // Whoever started this waits for the line.
+    let _ = writeln!(std::io::stdout(), "reference_os is ready at http://{}", running.address());
+    let _ = std::io::stdout().flush();
+    running.until_signal().await
+}
+
+fn server() -> Result<Builder, Error> {
+    let port = variable("PORT").and_then(|port| port.parse().ok()).unwrap_or(7777);
+    let data_dir = PathBuf::from(variable("DATA_DIR").unwrap_or_else(|| ".reference_os".to_owned()));
+    let mut builder = Daybook::builder().settings(Settings {
+        port,
+        data_dir: data_dir.clone(),
+        id: "contract-os".to_owned(),
+        name: "Contract OS".to_owned(),
+        description: Some("Contract capture".to_owned()),
+        version: "1.2.3".to_owned(),
+        db_id: "main-db".to_owned(),
+        ..Settings::default()
+    });
+    if let Some(url) = variable("DATABASE_URL") {
+        builder = builder.database_url(url);
+        // A database for tests: its key may lie beside it.
+        if variable("DAYBOOK_MASTER_KEY").is_none() {
+            std::fs::create_dir_all(&data_dir).map_err(|source| Error::Io { doing: "DATA_DIR", source })?;
+            builder = builder.master_key(MasterKey::load_or_create(&data_dir.join("master.key"))?);
+        }
+    }
+    Ok(builder)
+}
+
+fn recorded_agents(builder: Builder) -> Result<Builder, Error> {
+    let options = OpenAiOptions {
+        base_url: variable("MODEL_URL").unwrap_or_else(|| "http://127.0.0.1:9111/v1".to_owned()),
+        api_key: Some("sk-fake".to_owned().into()),
+        retry: RetryPolicy::NEVER,
+        ..OpenAiOptions::new("fake-gpt")
+    };
+    let model = OpenAiChat::new(&options).map_err(|source| Error::Model { name: "fake-gpt".to_owned(), source })?;
+    let counting = Map::from_iter([("count".to_owned(), json!(0))]);
+    Ok(builder
+        .model("fake-gpt", Arc::new(model))
+        .tool(FunctionTool::new("get_weather", "Weather of a city.", Effect::Pure, get_weather))
+        .tool(FunctionTool::new("broken_tool", "Always raises.", Effect::Pure, broken_tool))
+        .tool(FunctionTool::new("slow_tool", "Sleeps.", Effect::Pure, slow_tool))
+        .tool(FunctionTool::new("set_state", "Sets a session-state key.", Effect::Idempotent, set_state))
+        .agent(
+            AgentDefinition::new("my-agent")
+                .name("My Agent")
+                .description("Plain agent")
+                .history_runs(3)
+                .instruction("Be brief."),
+        )
+        .agent(
+            AgentDefinition::new("tool-agent")
+                .name("Tool Agent")
+                .tool("get_weather")
+                .tool("broken_tool")
+                .tool("slow_tool")
+                .tool("set_state")
+                .session_state(counting),
+        )
+        .agent(AgentDefinition::new("nohist-agent").name("No History Agent")))
+}
+
+/// An agent for killing the server in the middle of its tools.
+fn crash_agent(builder: Builder, calls: &Path) -> Builder {
+    let mut agent = AgentDefinition::new("crash-agent").name("Crash Agent").tool("set_key");
+    let mut builder = builder.tool(FunctionTool::new("set_key", "Sets a key, slowly.", Effect::Idempotent, set_key));
+    for (name, effect) in
+        [("count_pure", Effect::Pure), ("count_idempotent", Effect::Idempotent), ("count_unsafe", Effect::Unsafe)]
+    {
+        let calls = calls.to_owned();
+        let count = move |context: ToolContext, args: Pause| {
+            let calls = calls.clone();
+            async move {
+                write_down(&calls, name, &context).map_err(ToolError::failed)?;
+                tokio::time::sleep(Duration::from_secs(args.seconds)).await;
+                // Lets a test hold the tools in their calls, for as long as it takes.
+                while calls.with_extension("hold").exists() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Ok("ok".to_owned())
+            }
+        };
+        builder = builder.tool(FunctionTool::new(name, "Writes its call down, sleeps, says ok.", effect, count));
+        agent = agent.tool(name);
+    }
+    builder.agent(agent)
+}
+
+/// One short write to a file opened for appending, so that a kill leaves whole lines.
+fn write_down(calls: &Path, tool: &str, context: &ToolContext) -> std::io::Result<()> {
+    let line = format!("{tool} {} {}\n", context.call_id, context.idempotency_key);
+    OpenOptions::new().create(true).append(true).open(calls)?.write_all(line.as_bytes())
+}
+
+async fn get_weather(_: ToolContext, args: City) -> Result<String, ToolError> {
+    std::future::ready(Ok(format!("Sunny in {}, 21C", args.city))).await
+}
+
+async fn broken_tool(_: ToolContext, args: Why) -> Result<String, ToolError> {
+    std::future::ready(Err(ToolError::failed(format!("broken: {}", args.why)))).await
+}
+
+async fn slow_tool(_: ToolContext, args: Seconds) -> Result<String, ToolError> {
+    tokio::time::sleep(Duration::from_secs(args.seconds)).await;
+    Ok(format!("slept {}", args.seconds))
+}
+
+async fn set_state(context: ToolContext, args: KeyValue) -> Result<String, ToolError> {
+    let said = format!("{}={}", args.key, args.value);
+    context.set_state(args.key, Value::String(args.value));
+    std::future::ready(Ok(said)).await
+}
+
+async fn set_key(context: ToolContext, args: SlowKeyValue) -> Result<String, ToolError> {
+    let said = format!("{}={}", args.key, args.value);
+    context.set_state(args.key, Value::String(args.value));
+    tokio::time::sleep(Duration::from_secs(args.seconds)).await;
+    Ok(said)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,221 @@
+//! Putting a server together in code.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use daybook_engine::Registry;
+use daybook_models::{ChatModel, Models};
+use daybook_store::MasterKey;
+use daybook_tools::{Tool, ToolSet};
+use secrecy::SecretString;
+
+use crate::agent::{AgentDefinition, built_in_tools};
+use crate::config::Settings;
+use crate::definitions::Definitions;
+use crate::error::Error;
+use crate::models::{DEFAULT_MODEL, default_model};
+use crate::server::Daybook;
+
+/// Names the TLS implementation for the whole process. [`Builder::build`] does it too; a program that makes TLS
+/// connections before that calls it first.
+pub fn install_crypto() {
+    // An error says that one is named already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// Collects what a server is made of.
+pub struct Builder {
+    settings: Settings,
+    agents: Vec<AgentDefinition>,
+    models: Models,
+    tools: ToolSet,
+    master_key: Option<MasterKey>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            agents: Vec::new(),
+            models: Models::new(),
+            tools: built_in_tools(),
+            master_key: None,
+        }
+    }
+}
+
+impl Builder {
+    /// One more agent.
+    #[must_use]
+    pub fn agent(mut self, agent: AgentDefinition) -> Self {
+        self.agents.push(agent);
+        self
+    }
+
+    /// A model, by the name that agents use. Without any, OpenAI answers when `OPENAI_API_KEY` is set, and the
+    /// scripted demo model when it is not.
+    #[must_use]
+    pub fn model(mut self, name: impl Into<String>, model: Arc<dyn ChatModel>) -> Self {
+        self.models.insert(name.into(), model);
+        self
+    }
+
+    /// A tool that agents may name, beside `calculator` and `current_time`. One of the same name is replaced.
+    #[must_use]
+    pub fn tool(mut self, tool: impl Tool) -> Self {
+        self.tools.insert(tool.spec().name.clone(), Arc::new(tool));
+        self
+    }
+
+    /// The models and agents of a definitions file. Its server settings are a layer of [`Builder::settings`].
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a model cannot be set up.
+    pub fn definitions(mut self, definitions: Definitions) -> Result<Self, Error> {
+        self.models.extend(definitions.build_models()?);
+        self.agents.extend(definitions.agents);
+        Ok(self)
+    }
+
+    /// All settings at once; those set before are lost.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The PostgreSQL it uses, such as `postgres://user:password@host/database`. Without it, a private one.
+    #[must_use]
+    pub fn database_url(mut self, url: impl Into<String>) -> Self {
+        self.settings.database_url = Some(SecretString::from(url.into()));
+        self
+    }
+
+    /// Where the private PostgreSQL and the generated master key are; `.daybook` unless said.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.settings.data_dir = dir.into();
+        self
+    }
+
+    /// The master key. Without it, `DAYBOOK_MASTER_KEY` or the file `master.key` in the data directory.
+    #[must_use]
+    pub fn master_key(mut self, key: MasterKey) -> Self {
+        self.master_key = Some(key);
+        self
+    }
+
+    /// The address it listens on; `127.0.0.1` unless said.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.settings.host = host.into();
+        self
+    }
+
+    /// The port; 8000 unless said, and 0 takes a free one.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.settings.port = port;
+        self
+    }
+
+    /// Allows an address that other machines can reach, although nobody is asked who they are.
+    #[must_use]
+    pub fn insecure(mut self, insecure: bool) -> Self {
+        self.settings.insecure = insecure;
+        self
+    }
+
+    /// The server's id and name.
+    #[must_use]
+    pub fn named(mut self, id: impl Into<String>, name: impl Into<String>) -> Self {
+        self.settings.id = id.into();
+        self.settings.name = name.into();
+        self
+    }
+
+    /// Opens the database, joins the log, takes over what dead nodes left, and takes the port. Nothing is served yet.
+    ///
+    /// # Errors
+    /// [`Error`] says in one sentence what is wrong and how to mend it; then nothing is left running.
+    pub async fn build(self) -> Result<Daybook, Error> {
+        install_crypto();
+        let (settings, key) = (self.settings.clone(), self.master_key.is_some());
+        tracing::debug!(agents = self.agents.len(), data_dir = %settings.data_dir.display(), key, "starting");
+        let (registry, master_key) = self.registry()?;
+        Box::pin(Daybook::open(settings, registry, master_key)).await
+    }
+
+    /// What it can run; wrong agents and models are found here, before anything is opened.
+    fn registry(mut self) -> Result<(Registry, Option<MasterKey>), Error> {
+        if self.models.is_empty() {
+            self.models.insert(DEFAULT_MODEL.to_owned(), default_model(|name| std::env::var(name).ok())?);
+        }
+        let mut registry = Registry::default();
+        for (name, model) in &self.models {
+            registry.add_model(name, Arc::clone(model));
+        }
+        for agent in self.agents {
+            let (config, tools) = agent.resolve(&self.models, &self.tools)?;
+            registry.add_agent(config, tools)?;
+        }
+        Ok((registry, self.master_key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use daybook_domain::tool::Effect;
+    use daybook_models::DemoModel;
+    use daybook_tools::{FunctionTool, ToolContext};
+
+    use super::*;
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Nothing {}
+
+    fn own(name: &str) -> FunctionTool {
+        FunctionTool::new(name, "Mine.", Effect::Unsafe, |_: ToolContext, _: Nothing| async { Ok(String::new()) })
+    }
+
+    fn builder() -> Builder {
+        Daybook::builder().model("main", Arc::new(DemoModel::default()))
+    }
+
+    fn fault(builder: Builder) -> Error {
+        match builder.registry() {
+            Err(error) => error,
+            Ok(_) => panic!("accepted"),
+        }
+    }
+
+    #[test]
+    fn agents_get_built_in_and_own_tools() {
+        let agent = AgentDefinition::new("a").tool("mine").tool("calculator");
+        let (registry, _) = builder().tool(own("mine")).agent(agent).registry().unwrap();
+        assert_eq!(registry.tool_names(), ["calculator", "mine"]);
+        assert_eq!(registry.component_names(), ["agent:a"]);
+        let config = &registry.agents()[0].config;
+        assert_eq!((config.model.id.as_str(), config.tools[0].name.as_str()), ("demo", "mine"));
+        assert_eq!(config.tools[0].effect, Effect::Unsafe);
+    }
+
+    #[test]
+    fn mistakes_are_found_before_anything_is_opened() {
+        let twice = builder().agent(AgentDefinition::new("a")).agent(AgentDefinition::new("a"));
+        assert!(fault(twice).to_string().contains("two agents have the id \"a\""));
+        let unknown = fault(builder().agent(AgentDefinition::new("a").tool("mine")));
+        assert!(unknown.to_string().contains("there is no tool \"mine\""), "{unknown}");
+        assert_eq!(unknown.exit_code(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_public_address_is_refused_before_anything_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let built = builder().host("0.0.0.0").port(0).data_dir(dir.path().join("data")).build().await;
+        let Err(error) = built else { panic!("accepted") };
+        assert!(matches!(error, Error::Public(_)), "{error}");
+        assert!(error.to_string().contains("--insecure"), "{error}");
+        assert!(!dir.path().join("data").exists());
+    }
+}

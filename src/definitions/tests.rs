@@ -1,0 +1,283 @@
+//! Every mistake has its line, and says what was expected.
+
+use std::path::Path;
+
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use super::*;
+use crate::agent::built_in_tools;
+use crate::config::Settings;
+
+fn parse(text: &str) -> Result<Definitions, DefinitionsError> {
+    let environment = [("KEY", "sk-hush"), ("OPENAI_API_KEY", "sk-hush"), ("DATABASE_URL", "postgres://h/d")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Definitions::parse(Path::new("daybook.yaml"), text, environment, built_in_tools().keys())
+}
+
+/// The only mistake, as it is shown.
+fn mistake(text: &str) -> String {
+    let error = parse(text).map(|_| ()).unwrap_err();
+    assert_eq!(error.mistakes.len(), 1, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn an_agent_is_read_whole() {
+    let text = "
+server:
+  name: Mine
+  limits:
+    max_runs: 5
+models:
+  main:
+    provider: openai
+    id: gpt-5-mini
+    api_key: ${KEY}
+    retries: 0
+    timeouts:
+      first_token_seconds: 5
+agents:
+  - id: my-agent
+    name: My Agent
+    instructions: [Be brief., Be kind.]
+    model: main
+    tools: [calculator]
+    history_runs: 3
+    session_state: {count: 0, list: [1, 2.5, x]}
+    max_iterations: 4
+    temperature: 0.5
+    max_tokens: 100
+    metadata: {team: red}
+";
+    let definitions = parse(text).unwrap();
+    let agent = &definitions.agents[0];
+    assert_eq!(agent.instructions, ["Be brief.", "Be kind."]);
+    assert_eq!(serde_json::Value::from(agent.session_state.clone()), json!({"count": 0, "list": [1, 2.5, "x"]}));
+    assert_eq!((agent.history_runs, agent.max_iterations, agent.temperature), (3, 4, Some(0.5)));
+    let ModelDefinition::OpenAi(model) = &definitions.models[0].1 else { panic!("not OpenAI") };
+    assert_eq!(model.api_key.as_ref().unwrap().expose_secret(), "sk-hush");
+    assert_eq!((model.retries, model.timeouts.first_token_seconds.get()), (Some(0), 5));
+    let settings = Settings::from_layers([definitions.server]).unwrap();
+    assert_eq!((settings.name.as_str(), settings.limits.max_runs.get()), ("Mine", 5));
+    assert_eq!(settings.limits.max_body_mb.get(), 100, "what is not said keeps its default");
+}
+
+#[test]
+fn an_empty_file_says_nothing() {
+    for text in ["", "# nothing\n"] {
+        let definitions = parse(text).unwrap();
+        assert!(definitions.agents.is_empty() && definitions.models.is_empty());
+    }
+}
+
+#[test]
+fn mistakes_of_shape_have_a_line_and_an_expectation() {
+    let model = "models:\n  a:\n    provider: demo\n";
+    assert_eq!(
+        mistake("agents:\n  - id: my\n    modle: a\n"),
+        "daybook.yaml:3:5: unknown field `modle`, expected one of id, name, description, role, instructions, model, \
+         tools, history_runs, session_state, max_iterations, temperature, max_tokens, metadata"
+    );
+    assert_eq!(
+        mistake("agents:\n  - id: my\n    history_runs: many\n"),
+        "daybook.yaml:3:19: history_runs: expected a whole number, 0 or more"
+    );
+    assert_eq!(
+        mistake("agents:\n  id: my\n"),
+        "daybook.yaml:2:3: id: expected a list, each item on a line of its own after `- `"
+    );
+    assert_eq!(
+        mistake("agents:\n  - id: my\n    instructions: {a: 5}\n"),
+        "daybook.yaml:3:19: expected a text, or a list of texts"
+    );
+    assert_eq!(
+        mistake("models:\n  a:\n    provider: opena\n"),
+        "daybook.yaml:3:15: unknown variant `opena`, expected one of demo, openai"
+    );
+    assert!(mistake(&format!("{model}agents:\n  - name: x\n")).contains("5:5: missing field `id`"));
+    assert!(mistake("server:\n  hots: x\n").contains(":2:3: unknown field `hots`, expected one of host, port"));
+    assert!(mistake("server:\n  limits:\n    max_runs: 0\n").starts_with("daybook.yaml:3:"));
+    assert!(mistake("agents:\n  - id: a\n   model: x\n").starts_with("daybook.yaml:3:4: "));
+    assert!(mistake("agents:\n  - id: a\n    id: b\n").starts_with("daybook.yaml:3:5: duplicate"));
+}
+
+#[test]
+fn missing_variables_are_named_and_values_never_shown() {
+    assert_eq!(
+        mistake("models:\n  a:\n    provider: openai\n    id: x\n    api_key: ${NOPE}\n"),
+        "daybook.yaml:5:14: api_key: the environment has no variable NOPE; set it, or write ${NOPE:-default}"
+    );
+    let wrong = mistake("models:\n  a:\n    provider: openai\n    id: x\n    api_key: [sk-hush]\n");
+    assert!(!wrong.contains("sk-hush"), "{wrong}");
+    let wrong = mistake("models:\n  a:\n    provider: openai\n    id: x\n    retries: ${KEY}\n");
+    assert!(!wrong.contains("sk-hush"), "{wrong}");
+    assert!(
+        !format!("{:?}", parse("models: {a: {provider: openai, id: x, api_key: sk-hush}}").unwrap()).contains("hush")
+    );
+}
+
+#[test]
+fn names_that_lead_nowhere_are_all_found_at_their_places() {
+    let text = "
+models:
+  main:
+    provider: demo
+    base_url: http://x
+  other:
+    provider: openai
+agents:
+  - id: one
+    model: gpt
+    tools:
+      - calculator
+      - web
+      - calculator
+  - id: one
+    temperature: 7
+  - id: a b
+    model: main
+";
+    let shown = parse(text).map(|_| ()).unwrap_err().to_string();
+    let expected = "\
+daybook.yaml:5:15: base_url: the scripted demo model has no such setting
+daybook.yaml:7:5: id is missing: expected the provider's id of the model, such as gpt-5-mini
+daybook.yaml:10:12: agent \"one\": the model \"gpt\" is not defined; defined are: main, other
+daybook.yaml:13:9: agent \"one\": there is no tool \"web\"; there are: calculator, current_time
+daybook.yaml:14:9: agent \"one\": the tool \"calculator\" is named twice
+daybook.yaml:15:9: the agent \"one\" is defined already, on line 9
+daybook.yaml:15:9: agent \"one\": no model is named, and there are several: say which of main, other
+daybook.yaml:16:18: temperature must be a number from 0 to 2
+daybook.yaml:17:9: the id \"a b\" holds ' ', but ids are part of addresses; use letters, digits, - _ or .";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_variable_that_is_not_closed_is_a_mistake_where_variables_are_read() {
+    let model = |key: &str| format!("models:\n  a:\n    provider: openai\n    id: x\n    api_key: {key}\n");
+    for open in ["${NO", "x${KEY:-${KEY}", "${KEY # }"] {
+        assert!(mistake(&model(open)).starts_with("daybook.yaml:5:14: ${ is not closed: expected ${NAME}"), "{open}");
+    }
+    for fine in ["${KEY}", "'${NO'", "\"${NO\"", "$${NO", "|-\n      ${NO", "x}", "${KEY:-}"] {
+        parse(&model(fine)).unwrap();
+    }
+}
+
+#[test]
+fn ids_are_one_part_of_an_address() {
+    for id in ["..", ".", "a/b", "'a\\b'", "a?b", "\"a\\u0001\""] {
+        let shown = mistake(&format!("agents:\n  - id: {id}\n"));
+        assert!(shown.starts_with("daybook.yaml:2:9: the id ") && shown.contains("part of addresses"), "{shown}");
+    }
+    parse("agents:\n  - id: a.b-c_d\n  - id: über\n").unwrap();
+}
+
+#[test]
+fn control_characters_are_found() {
+    let text = r#"
+server:
+  name: "a\0b"
+  description: "a\nb"
+agents:
+  - id: a
+    name: "x\ty"
+    instructions: ["fine\n\t", "\x07"]
+    metadata: {k: ["a\0b"]}
+    session_state: {"\0": 1}
+"#;
+    let shown = parse(text).map(|_| ()).unwrap_err().to_string();
+    let places: Vec<_> = shown.lines().map(|line| line.splitn(5, ':').take(4).collect::<Vec<_>>().join(":")).collect();
+    assert_eq!(
+        places,
+        [
+            "daybook.yaml:3:9: name",
+            "daybook.yaml:7:11: name",
+            "daybook.yaml:8:19: instructions",
+            "daybook.yaml:9:15: metadata",
+            "daybook.yaml:10:20: session_state",
+        ],
+        "{shown}"
+    );
+}
+
+#[test]
+fn settings_of_the_server_that_cannot_be_have_a_line() {
+    for (setting, word) in [
+        ("log_level: loud", "not a log level"),
+        ("log_level: \"==\"", "not a log level"),
+        ("database_url: 5", "relative URL"),
+        ("database_url: mysql://u:hush@h/d", "begins with mysql://"),
+        ("cors_origins: [http://localhost:3000, \"not an origin\\u0001\"]", "is not an origin"),
+        ("cors_origins: [http://localhost:3000/]", "expected http://localhost:3000"),
+        ("cors_origins: [localhost]", "is not an origin"),
+    ] {
+        let shown = mistake(&format!("server:\n  port: 1\n  {setting}\n"));
+        let key = setting.split(':').next().unwrap();
+        let column = 3 + key.len() + 2;
+        assert!(shown.starts_with(&format!("daybook.yaml:3:{column}: {key}: ")), "{shown}");
+        assert!(shown.contains(word) && !shown.contains("hush"), "{shown}");
+    }
+    parse("server:\n  cors_origins: ['*', https://a.example, 'chrome-extension://abc', 'http://[::1]:3000']\n")
+        .unwrap();
+}
+
+#[test]
+fn models_that_cannot_be_called_have_a_line() {
+    let model = |setting: &str| format!("models:\n  a:\n    provider: openai\n    id: x\n    {setting}\n");
+    for url in ["not a url", "ftp://x", "https://u:hush@x"] {
+        let shown = mistake(&model(&format!("base_url: {url}")));
+        assert!(shown.starts_with("daybook.yaml:5:15: base_url") && !shown.contains("hush"), "{shown}");
+    }
+    assert_eq!(mistake(&model("retries: 4294967295")), "daybook.yaml:5:14: retries: 20 are the most");
+    assert!(mistake(&model("api_key: \"a\\nb\"")).starts_with("daybook.yaml:5:14: the API key"));
+    parse(&model("retries: 20")).unwrap();
+}
+
+#[test]
+fn numbers_from_1_say_so() {
+    assert_eq!(
+        mistake("agents:\n  - id: a\n    max_iterations: 0\n"),
+        "daybook.yaml:3:5: max_iterations: expected a number of at least 1"
+    );
+    assert_eq!(
+        mistake("server:\n  limits:\n    max_runs: 0\n"),
+        "daybook.yaml:3:5: max_runs: expected a number of at least 1"
+    );
+}
+
+#[test]
+fn an_error_is_placed_at_the_setting_of_the_file_unless_a_later_source_overrides_it() {
+    let dir = || daybook_store::embedded::EmbeddedError::BadBinDir { dir: "/tmp".into() };
+    let mut places = parse("server:\n  postgres_bin_dir: /tmp\n  data_dir: ${KEY}\n").unwrap().places;
+    let error = places.blame(dir().into());
+    assert!(error.to_string().starts_with("daybook.yaml:2:21: /tmp does not hold"), "{error}");
+    assert_eq!(error.exit_code(), 2);
+    assert!(!places.blame(crate::Error::Public("x".to_owned())).to_string().contains("daybook.yaml"));
+    places.forget(&Layer { postgres_bin_dir: Some("/x".into()), ..Layer::default() });
+    assert!(!places.blame(dir().into()).to_string().contains("daybook.yaml"));
+}
+
+#[test]
+fn the_examples_are_right() {
+    let page = include_str!("../../docs/definitions.md");
+    let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    for text in [block, include_str!("../../daybook.example.yaml")] {
+        let definitions = parse(text).unwrap();
+        assert!(!definitions.agents.is_empty());
+        definitions.build_models().unwrap();
+        Settings::from_layers([definitions.server]).unwrap();
+    }
+    assert!(parse(block).unwrap().models.len() > 1, "the page shows every provider");
+}
+
+#[test]
+fn every_setting_is_on_the_page() {
+    let page = include_str!("../../docs/definitions.md");
+    for text in ["server: {x: 1}", "server: {limits: {x: 1}}", "agents: [{x: 1}]", "models: {a: {x: 1}}"] {
+        let known = mistake(text);
+        let known = known.split("expected one of ").nth(1).unwrap();
+        for name in known.split(", ") {
+            assert!(page.contains(&format!("{name}:")), "docs/definitions.md does not show {name}");
+        }
+    }
+}
