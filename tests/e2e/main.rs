@@ -1,0 +1,19 @@
+//! Daybook from outside: real servers on a real PostgreSQL, a scripted model, and everything that may go wrong.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
+#![expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
+
+mod bad_input;
+mod busy;
+mod cancel;
+mod cost;
+mod crash;
+mod idempotency;
+mod migrations;
+mod model_faults;
+mod nodes;
+mod privacy;
+mod private_database;
+mod runs;
+mod support;
+mod watching;

@@ -1,0 +1,33 @@
+//! What the tests stand on: one PostgreSQL with a database for each test, the servers as processes of their own,
+//! a scripted model, and an HTTP client that knows runs.
+
+mod api;
+mod database;
+mod model;
+mod server;
+mod sse;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+pub use api::{Api, ids_of, text};
+pub use database::Database;
+pub use model::{Fault, Model, Script, long_pieces};
+pub use server::{Server, World, daybook, open_dir};
+pub use sse::{Frame, Stream, check_order, said};
+
+/// After this long something that was to happen counts as never happening.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks again and again until `look` finds what it looks for.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
