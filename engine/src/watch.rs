@@ -106,15 +106,15 @@ impl Watch {
         Self { engine, log, run, meta, status, live, last, begun_at, caught_up, source, queue, asked }
     }
 
-    /// How many frames come after the one the watch was opened at, as of now, and how many there are in all.
+    /// How many frames there were when the watch began: after the one it was opened at, and in all.
     ///
     /// # Errors
     /// [`QueryError`] when the log does not answer.
     pub async fn counts(&self) -> Result<(u64, u64), QueryError> {
-        let mut all = Vec::new();
         if let Source::Here(live) = &self.source {
             self.engine.inner.frames.flush(live).await;
         }
+        let mut spans = Vec::new();
         let mut after = None;
         loop {
             let chunks = self.engine.inner.store.frames().read(self.log, &self.run, after, AT_ONCE).await?;
@@ -122,21 +122,22 @@ impl Watch {
                 break;
             }
             for chunk in chunks {
-                // Within a chunk the indexes are dense; what an earlier chunk held is not counted again.
-                let new = after.map_or(u64::MAX, |after: u64| chunk.last_index.saturating_sub(after));
-                all.push((chunk.last_index, u64::from(chunk.count).min(new)));
-                after = Some(after.unwrap_or(0).max(chunk.last_index));
+                // Chunks may overlap; what an earlier one held is not counted again.
+                let first = after.map_or(chunk.first_index, |after: u64| chunk.first_index.max(after + 1));
+                spans.push(first..chunk.last_index + 1);
+                after = after.max(Some(chunk.last_index));
             }
         }
-        let below = |index: u64| self.last.is_none_or(|last| index > last);
-        if matches!(self.source, Source::Ended) && (!all.is_empty() || self.was_streamed().await?) {
+        if matches!(self.source, Source::Ended) && (!spans.is_empty() || self.was_streamed().await?) {
             let rest = event_frames(&self.engine, self.log, &self.run, &self.meta, after).await?;
-            all.extend(rest.iter().map(|frame| (frame.index, 1)));
+            spans.extend(rest.iter().map(|frame| frame.index..frame.index + 1));
         }
-        let total = all.iter().map(|(_, count)| count).sum();
-        let missed = all.iter().filter(|(index, _)| below(*index));
-        let missed = missed.map(|(index, count)| self.last.map_or(*count, |last| (*count).min(index - last))).sum();
-        Ok((missed, total))
+        // What came since is shown as it comes: it was not missed.
+        let count = |from: u64| {
+            let counts = spans.iter().map(|span| span.end.min(self.begun_at).saturating_sub(span.start.max(from)));
+            counts.sum()
+        };
+        Ok((count(self.last.map_or(0, |last| last + 1)), count(0)))
     }
 
     async fn was_streamed(&self) -> Result<bool, QueryError> {

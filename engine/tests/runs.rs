@@ -16,7 +16,7 @@ use daybook_domain::message::{CallMetrics, ToolCall};
 use daybook_domain::run::{OnBusy, RunEvent, RunMode, RunState, RunStatus, ToolOutcome};
 use daybook_domain::tool::{Effect, ToolSpec};
 use daybook_engine::{
-    Engine, EngineOptions, ExecuteError, FrameBody, Outcome, Ports, Registry, WatchItem, build_request,
+    Engine, EngineOptions, ExecuteError, FrameBody, Outcome, Ports, Registry, Watch, WatchItem, build_request,
 };
 use daybook_models::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, ModelError, ModelInfo};
 use daybook_store::embedded::{Embedded, EmbeddedOptions};
@@ -433,6 +433,34 @@ async fn a_recorded_outcome_is_never_repeated_and_watchers_see_a_restart() {
         1
     );
     next.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_after_a_watch_began_does_not_count_as_missed() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    world.script([Turn::Hold("one two three")]);
+    let mut command = start("go", "s");
+    command.mode = RunMode::Streaming;
+    let run = run(&engine, command).await;
+    let mut first = engine.watch(LOG, &run, None).await.unwrap().unwrap();
+    let said = async |watch: &mut Watch, wanted: &str| loop {
+        if let Some(WatchItem::Frame(frame)) = watch.next().await.unwrap()
+            && matches!(&frame.body, FrameBody::Content { text: Some(text), .. } if text == wanted)
+        {
+            break frame.index;
+        }
+    };
+    let last = said(&mut first, "three").await;
+    let second = engine.watch(LOG, &run, Some(1)).await.unwrap().unwrap();
+    world.model.go_on.add_permits(1);
+    ended(&engine, &run).await;
+    assert_eq!(second.counts().await.unwrap(), (last - 1, last + 1));
+    let late = engine.watch(LOG, &run, Some(1)).await.unwrap().unwrap();
+    let (missed, total) = late.counts().await.unwrap();
+    assert!(total > last + 1 && missed == total - 2, "{missed} {total}");
+    engine.shutdown().await;
     world.close().await;
 }
 

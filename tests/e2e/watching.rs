@@ -16,6 +16,8 @@ async fn a_watcher_who_comes_back_gets_what_it_missed_and_then_what_comes() {
     let first = std::mem::take(&mut watch.seen);
     drop(watch);
     world.model.arrived("second half", 1).await;
+    // What the model has said may still be on its way.
+    server.api.resume("my-agent", "r", "s", None).await.until_said("b ").await;
 
     let mut again = server.api.resume("my-agent", "r", "s", last).await;
     again.until("subscribed").await;
