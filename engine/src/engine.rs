@@ -102,6 +102,7 @@ pub(crate) struct Inner {
     pub runs: Mutex<HashMap<(LogId, RunId), Arc<LiveRun>>>,
     pub sessions: Sessions,
     pub frames: FrameWriter,
+    pub pulse: node::Pulse,
     pub stopping: CancellationToken,
     /// Ends every task where it stands.
     pub abandoned: CancellationToken,
@@ -135,6 +136,7 @@ impl Engine {
             node_id: (ports.ids)().to_string(),
             runs: Mutex::default(),
             sessions: Sessions::new(store.clone()),
+            pulse: node::Pulse::start(),
             stopping: CancellationToken::new(),
             abandoned: CancellationToken::new(),
             configs: Cache::new(10_000),
@@ -175,6 +177,21 @@ impl Engine {
     /// How many runs this node holds.
     pub fn run_count(&self) -> usize {
         self.inner.runs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The most runs this node holds.
+    pub fn max_runs(&self) -> usize {
+        self.inner.options.max_runs
+    }
+
+    /// Whether it stops: it takes no more commands, and what it had goes on elsewhere.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.stopping.is_cancelled()
+    }
+
+    /// How long ago the database last heard that this node lives. After [`SILENCE`](crate::SILENCE) others take over.
+    pub fn silent_for(&self) -> Duration {
+        self.inner.pulse.age()
     }
 
     /// The node's id.

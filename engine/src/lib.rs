@@ -23,6 +23,7 @@ mod watch;
 pub use engine::{Engine, EngineOptions, Outcome, Ports, RunDetail};
 pub use error::{ExecuteError, QueryError};
 pub use frame::{Frame, FrameBody, RunMeta, frames_of};
+pub use node::SILENCE;
 pub use prompt::{build_request, json_hash, system_message};
 pub use registry::{Agent, Registry, RegistryError};
 pub use watch::{Watch, WatchItem};

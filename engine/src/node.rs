@@ -1,7 +1,8 @@
 //! This node among others: it announces itself, takes over what dead nodes left, and hands over what it has.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daybook_domain::component::{ComponentState, Configure};
 use daybook_domain::event::DomainEvent;
@@ -17,14 +18,38 @@ use crate::hub::Hub;
 use crate::live::LiveRun;
 use crate::signals::listen;
 
-/// How often the node shows that it lives and looks for runs that nobody has. Others take over after 6 s of silence.
+/// How often the node shows that it lives and looks for runs that nobody has.
 const TICK: Duration = Duration::from_secs(1);
+
+/// After so long without a heartbeat other nodes take the runs over.
+pub const SILENCE: Duration = Duration::from_secs(6);
 
 /// The most runs taken over at once; the rest follow a second later.
 const CLAIM_LIMIT: i64 = 200;
 
 /// Frames of a lease's n-th epoch start at (n - 1) times this.
 const EPOCH_FRAMES: u64 = 1_000_000;
+
+/// When the database last heard that this node lives.
+pub(crate) struct Pulse {
+    started: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Pulse {
+    pub fn start() -> Self {
+        Self { started: Instant::now(), last_ms: AtomicU64::new(0) }
+    }
+
+    fn beat(&self) {
+        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub fn age(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+    }
+}
 
 /// Announces the node, records the configurations, and starts heartbeat and claims.
 pub(crate) async fn join(engine: &Engine) -> Result<(), ExecuteError> {
@@ -87,7 +112,10 @@ async fn live(inner: Arc<Inner>) {
             () = inner.stopping.cancelled() => return,
         }
         match inner.store.heartbeat(&inner.node_id).await {
-            Ok(true) => claim(&inner).await,
+            Ok(true) => {
+                inner.pulse.beat();
+                claim(&inner).await;
+            }
             // Others thought us dead: say again that we are here. Runs they took are theirs, the epochs see to that.
             Ok(false) => rejoin(&inner).await,
             Err(error) => tracing::warn!(%error, "no heartbeat; after 6 s of silence other nodes take over"),

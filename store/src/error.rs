@@ -77,7 +77,7 @@ impl From<sqlx::Error> for StoreError {
         use sqlx::Error as E;
         match &error {
             E::PoolClosed => Self::Closed,
-            _ if is_connection_loss(&error) => Self::Unavailable(error.to_string()),
+            _ if is_connection_loss(&error) || is_incapable(&error) => Self::Unavailable(error.to_string()),
             _ => Self::Database(error),
         }
     }
@@ -94,6 +94,15 @@ pub(crate) fn is_connection_loss(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether the database undid the statement for want of something that an operator can give back to it.
+/// Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+pub(crate) fn is_incapable(error: &sqlx::Error) -> bool {
+    // 53: disk full, out of memory; 58030: the disk fails; 25006: only reads are taken, as on a standby;
+    // 55000: the database takes no connections, or recovers.
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("53") || matches!(code.as_ref(), "58030" | "25006" | "55000"))
 }
 
 /// Why an append wrote nothing.

@@ -16,7 +16,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::batch::{Outcome, Refused, submit};
-use crate::error::{StoreError, is_connection_loss};
+use crate::error::{StoreError, is_connection_loss, is_incapable};
 use crate::heads::Heads;
 use crate::housekeeping::{PARTITION_SIZE, Partitions, make_partitions};
 use crate::prepare::Prepared;
@@ -122,6 +122,7 @@ impl Writer {
                         return refuse_all(batch, &error);
                     }
                 }
+                Failure::Rejected(error) if is_incapable(&error) => return refuse_all(batch, &error.into()),
                 Failure::Rejected(error) => return self.execute_apart(batch, error).await,
             }
         }

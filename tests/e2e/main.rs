@@ -12,6 +12,7 @@ mod idempotency;
 mod migrations;
 mod model_faults;
 mod nodes;
+mod operating;
 mod privacy;
 mod private_database;
 mod runs;

@@ -1,5 +1,7 @@
 //! Gives every request an id, the caller's if it sent a good one, for the log, the answer and what the request causes.
 
+use std::time::Instant;
+
 use poem::http::HeaderValue;
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response, Result};
 use tracing::Instrument;
@@ -40,8 +42,15 @@ impl<E: Endpoint> Endpoint for RequestIdEndpoint<E> {
         let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
         let header = HeaderValue::from_str(&id).ok();
         request.set_data(RequestId(id));
-        let result = self.inner.call(request).instrument(span).await;
-        let mut response = result.map_or_else(poem::Error::into_response, IntoResponse::into_response);
+        let begun = Instant::now();
+        let answered = async {
+            let result = self.inner.call(request).await;
+            let response = result.map_or_else(poem::Error::into_response, IntoResponse::into_response);
+            let (status, took_ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+            tracing::debug!(status, took_ms, "answered");
+            response
+        };
+        let mut response = answered.instrument(span).await;
         if let Some(value) = header {
             response.headers_mut().insert(HEADER, value);
         }

@@ -51,7 +51,7 @@ impl Database {
     pub async fn create() -> Self {
         let shared = tokio::task::spawn_blocking(|| SHARED.as_str()).await.unwrap();
         let name = format!("t{}", uuid::Uuid::now_v7().simple());
-        let admin = PgPool::connect(shared).await.unwrap();
+        let admin = Self::admin().await;
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
         admin.close().await;
         let url = shared.replace("localhost/daybook?", &format!("localhost/{name}?"));
@@ -62,6 +62,40 @@ impl Database {
     pub fn at(url: String, key: String) -> Self {
         let sql = PgPoolOptions::new().max_connections(2).connect_lazy(&url).unwrap();
         Self { url, key, sql }
+    }
+
+    /// Ends every connection and lets no new one in, as if PostgreSQL were gone.
+    pub async fn go_away(&self) {
+        self.admit("false").await;
+        let admin = Self::admin().await;
+        sqlx::query("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = $1")
+            .bind(self.name())
+            .execute(&admin)
+            .await
+            .unwrap();
+        admin.close().await;
+    }
+
+    /// After [`Database::go_away`].
+    pub async fn come_back(&self) {
+        self.admit("true").await;
+    }
+
+    async fn admit(&self, whom: &str) {
+        let admin = Self::admin().await;
+        let statement = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {whom}", self.name());
+        sqlx::query(AssertSqlSafe(statement)).execute(&admin).await.unwrap();
+        admin.close().await;
+    }
+
+    async fn admin() -> PgPool {
+        let shared = tokio::task::spawn_blocking(|| SHARED.as_str()).await.unwrap();
+        PgPool::connect(shared).await.unwrap()
+    }
+
+    fn name(&self) -> &str {
+        let (_, after) = self.url.split_once("localhost/").unwrap();
+        after.split('?').next().unwrap()
     }
 
     /// The types of a run's events, in order.

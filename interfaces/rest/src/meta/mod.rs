@@ -4,6 +4,7 @@ mod config;
 mod health;
 mod home;
 mod info;
+mod ready;
 
 use poem_openapi::OpenApi;
 
@@ -15,5 +16,6 @@ const AGENTOS_VERSION: &str = "3.1.10";
 /// The handlers.
 pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
     let state = state.clone();
-    (home::Home(state.clone()), health::Health(state.clone()), info::Info(state.clone()), config::Config(state))
+    let home = (home::Home(state.clone()), info::Info(state.clone()), config::Config(state.clone()));
+    (home, health::Health(state.clone()), ready::Ready(state))
 }

@@ -1,0 +1,47 @@
+//! What an operator sees: whether a node is ready, and what happens while the database is away.
+
+use reqwest::header::RETRY_AFTER;
+use serde_json::{Value, json};
+
+use crate::support::{Script, World, eventually, text};
+
+#[tokio::test]
+async fn a_node_without_its_database_says_so_and_recovers_by_itself() {
+    let world = World::new().await;
+    let server = world.server().await;
+    assert_eq!(server.api.ok("/ready").await, json!({"ready": true, "reasons": []}));
+    let script = Script::say(&["a ", "b"]).hold(1, "in the middle").message();
+    let fields = [("message", script.as_str()), ("session_id", "s"), ("run_id", "r"), ("background", "true")];
+    server.api.background("my-agent", &fields).await;
+    world.model.arrived("in the middle", 1).await;
+
+    world.database().go_away().await;
+    let reasons = eventually("the node is not ready", async || {
+        let answer = server.api.get("/ready").send().await.unwrap();
+        let away = answer.status() == 503 && answer.headers().contains_key(RETRY_AFTER);
+        Some(answer.json::<Value>().await.unwrap()["reasons"].clone()).filter(|_| away)
+    })
+    .await;
+    assert!(text(&reasons[0]).contains("database"), "{reasons}");
+    // It lives nevertheless.
+    let health = server.api.ok("/health").await;
+    assert_eq!((text(&health["status"]), health["database"].is_string()), ("degraded", true), "{health}");
+    let refused = server.api.request("my-agent", &[("message", "Hello"), ("stream", "false")]).send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key(RETRY_AFTER));
+    let refused: Value = refused.json().await.unwrap();
+    assert!(text(&refused["detail"]).contains("database"), "{refused}");
+    // The model's answer ends meanwhile, and is kept until it can be recorded.
+    world.model.open("in the middle");
+
+    world.database().come_back().await;
+    eventually("the node is ready again", async || {
+        let answer = server.api.get("/ready").send().await.unwrap();
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+    let run = server.api.until("my-agent", "r", "s", "COMPLETED").await;
+    assert_eq!(run["content"], "a b");
+    world.database().assert_ended_once("r").await;
+    server.api.run("my-agent", &[("message", "Hello"), ("session_id", "s")]).await;
+}
