@@ -126,7 +126,10 @@ impl Driver {
                 }
             }
         };
-        self.engine.frames.flush(&self.live).await;
+        // What is left now is made from events, and can be made again from them.
+        if self.engine.frames.flush(&self.live).await.is_err() {
+            tracing::debug!(run = %self.live.run_id, "the last frames were not written");
+        }
         let key = (self.live.log, self.live.run_id.clone());
         if self.state.status == RunStatus::Completed {
             self.engine.ended.insert(key.clone(), Arc::new(self.state.messages.clone())).await;
@@ -233,7 +236,13 @@ impl Driver {
         let mut backoff = backoff();
         loop {
             // Text must be in the table before the event that says it is complete; again, when the event was not taken.
-            let written = if facts.is_empty() { None } else { self.engine.frames.flush(&self.live).await };
+            let flushed = if facts.is_empty() { Ok(None) } else { self.engine.frames.flush(&self.live).await };
+            let Ok(written) = flushed else {
+                if self.pause_for(backoff.next().unwrap_or(Duration::from_secs(2))).await {
+                    return Err(Exit::Moved);
+                }
+                continue;
+            };
             let (mut events, mut state) = self.still_true(&facts);
             // What came too late changes nothing in the session either.
             let session = if events.is_empty() && !facts.is_empty() { &[][..] } else { &session[..] };

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use daybook_domain::ids::LogId;
-use daybook_store::{Durability, FrameChunk, Store, Subject};
+use daybook_store::{Durability, FrameChunk, Store, StoreError, Subject};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,8 +19,15 @@ const GATHER: Duration = Duration::from_millis(60);
 /// How many runs may wait to be written before a run has to wait itself.
 const QUEUE: usize = 4096;
 
-/// A run whose frames are to be written now, and who waits for the last index that was.
-type Waiting = (Arc<LiveRun>, oneshot::Sender<Option<u64>>);
+/// The database is away: frames stay in memory until it is back.
+#[derive(Debug)]
+pub(crate) struct Away;
+
+/// The last index that was written, if any was.
+type Written = Result<Option<u64>, Away>;
+
+/// A run whose frames are to be written now, and who waits for it.
+type Waiting = (Arc<LiveRun>, oneshot::Sender<Written>);
 
 enum Request {
     /// Within [`GATHER`].
@@ -58,16 +66,22 @@ impl FrameWriter {
         }
     }
 
-    /// Writes all frames of `run` ahead of an event; gives the last index written. They are safe, and may be called
-    /// flushed, once that event is in the log: only then has the disk seen them.
-    pub async fn flush(&self, run: &Arc<LiveRun>) -> Option<u64> {
+    /// Writes all frames of `run` ahead of an event. They are safe, and may be called flushed, once that event is in
+    /// the log: only then has the disk seen them.
+    ///
+    /// # Errors
+    /// [`Away`]: an event that is appended nevertheless says that a text is complete of which watchers who come back
+    /// would miss a piece. What the table refuses for good is given up instead: it is a cache.
+    pub async fn flush(&self, run: &Arc<LiveRun>) -> Written {
         if !run.hub.is_kept() || run.hub.take_unflushed().is_empty() {
-            return None;
+            return Ok(None);
         }
         let (done, written) = oneshot::channel();
         // An error means that the task is gone, and with it the frames' table.
-        self.requests.send(Request::Now((run.clone(), done))).await.ok()?;
-        written.await.ok().flatten()
+        match self.requests.send(Request::Now((run.clone(), done))).await {
+            Ok(()) => written.await.unwrap_or(Ok(None)),
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -113,7 +127,7 @@ async fn put_soon(store: &Store, runs: &mut Vec<Arc<LiveRun>>) {
             chunks.push(chunk);
         }
     }
-    if put(store, chunks, Durability::Now).await {
+    if put(store, &chunks, Durability::Now).await.is_ok() {
         written.into_iter().for_each(|(run, last)| run.hub.flushed(last));
     }
 }
@@ -124,19 +138,24 @@ async fn put_now(store: &Store, waiting: &mut Vec<Waiting>) {
     }
     let chunks: Vec<Option<FrameChunk>> = waiting.iter().map(|(run, _)| unflushed(run)).collect();
     let lasts: Vec<Option<u64>> = chunks.iter().map(|chunk| chunk.as_ref().map(|chunk| chunk.last_index)).collect();
-    let put = put(store, chunks.into_iter().flatten().collect(), Durability::WithNextEvent).await;
+    let chunks: Vec<FrameChunk> = chunks.into_iter().flatten().collect();
+    let put = put(store, &chunks, Durability::WithNextEvent).await;
     for ((_, done), last) in waiting.drain(..).zip(lasts) {
         // The run that waited may be gone.
-        let _ = done.send(last.filter(|_| put));
+        let _ = done.send(match &put {
+            Ok(()) => Ok(last),
+            Err(error) if error.is_temporary() => Err(Away),
+            Err(_) => Ok(None),
+        });
     }
 }
 
-async fn put(store: &Store, chunks: Vec<FrameChunk>, durability: Durability) -> bool {
-    let put = store.frames().put(chunks, durability).await;
-    if let Err(error) = &put {
-        tracing::warn!(%error, "frames were not written; they go with the next");
-    }
-    put.is_ok()
+/// After a restart of the database, the pool still holds connections that are broken: one try is not enough.
+async fn put(store: &Store, chunks: &[FrameChunk], durability: Durability) -> Result<(), StoreError> {
+    let tries = ExponentialBuilder::default().with_min_delay(Duration::from_millis(10)).with_jitter();
+    let frames = store.frames();
+    let put = (|| frames.put(chunks, durability)).retry(tries).when(StoreError::is_temporary).await;
+    put.inspect_err(|error| tracing::warn!(%error, "frames were not written; they go with the next"))
 }
 
 fn unflushed(run: &Arc<LiveRun>) -> Option<FrameChunk> {

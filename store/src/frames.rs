@@ -52,14 +52,14 @@ impl FrameStore {
     ///
     /// # Errors
     /// [`StoreError`] when the database or a key fails.
-    pub async fn put(&self, chunks: Vec<FrameChunk>, durability: Durability) -> Result<(), StoreError> {
+    pub async fn put(&self, chunks: &[FrameChunk], durability: Durability) -> Result<(), StoreError> {
         if chunks.is_empty() {
             return Ok(());
         }
         let mut keys: HashMap<(LogId, Subject), Arc<DataKey>> = HashMap::new();
         let mut columns = Columns::default();
         for chunk in chunks {
-            let at = (chunk.log, chunk.subject);
+            let at = (chunk.log, chunk.subject.clone());
             let key = match keys.get(&at) {
                 Some(key) => key.clone(),
                 None => {
@@ -71,7 +71,7 @@ impl FrameStore {
             let place = frame_place(chunk.log, &chunk.tree, chunk.first_index);
             columns.body.push(key.sealer.seal(&place, &chunk.body)?);
             columns.log.push(chunk.log.0);
-            columns.tree.push(chunk.tree.into());
+            columns.tree.push(chunk.tree.to_string());
             columns.first.push(chunk.first_index as i64);
             columns.last.push(chunk.last_index as i64);
             columns.count.push(i64::from(chunk.count));

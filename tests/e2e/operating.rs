@@ -3,7 +3,7 @@
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
-use crate::support::{Script, World, eventually, text};
+use crate::support::{Script, World, eventually, said, text};
 
 #[tokio::test]
 async fn a_node_without_its_database_says_so_and_recovers_by_itself() {
@@ -44,4 +44,31 @@ async fn a_node_without_its_database_says_so_and_recovers_by_itself() {
     assert_eq!(run["content"], "a b");
     world.database().assert_ended_once("r").await;
     server.api.run("my-agent", &[("message", "Hello"), ("session_id", "s")]).await;
+}
+
+#[tokio::test]
+async fn what_is_said_while_the_database_is_away_is_there_to_resume() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let mut watching = Vec::new();
+    for n in 0..4 {
+        let script = Script::say(&["one ", "two ", "three"]).hold(2, &format!("gate {n}")).message();
+        let (session, run) = (format!("s{n}"), format!("r{n}"));
+        let fields = [("message", script.as_str()), ("session_id", &session), ("run_id", &run)];
+        let mut watch = server.api.stream("my-agent", &fields).await;
+        watch.until_said("one two ").await;
+        watching.push((session, run, watch));
+    }
+    world.database().go_away().await;
+    for (n, (_, _, watch)) in watching.iter_mut().enumerate() {
+        world.model.open(&format!("gate {n}"));
+        watch.until_said("three").await;
+    }
+    world.database().come_back().await;
+    for (session, run, watch) in watching {
+        let frames = watch.rest().await;
+        assert_eq!(said(&frames), "one two three");
+        let again = server.api.resume("my-agent", &run, &session, None).await.rest().await;
+        assert_eq!(again[1..], frames[..], "what {run}'s watcher saw");
+    }
 }

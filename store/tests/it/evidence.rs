@@ -99,7 +99,7 @@ async fn plant(store: &Store, name: &str) -> String {
         count: 5,
         body: PLANTED.into(),
     };
-    store.frames().put(vec![chunk], Durability::Now).await.unwrap();
+    store.frames().put(&[chunk], Durability::Now).await.unwrap();
     store.put_blob(LOG, &subject(name), PLANTED.as_bytes()).await.unwrap()
 }
 
