@@ -88,9 +88,9 @@ fn chunk(tree: &str, first: u64, last: u64) -> FrameChunk {
 async fn frames_are_read_in_order_from_where_a_watcher_was() {
     let (database, store) = fresh().await;
     let frames = store.frames();
-    frames.put(vec![], Durability::Now).await.unwrap();
-    frames.put(vec![chunk("a", 3, 5), chunk("b", 0, 9), chunk("a", 0, 2)], Durability::Now).await.unwrap();
-    frames.put(vec![chunk("a", 1_000_000, 1_000_001)], Durability::Now).await.unwrap();
+    frames.put(&[], Durability::Now).await.unwrap();
+    frames.put(&[chunk("a", 3, 5), chunk("b", 0, 9), chunk("a", 0, 2)], Durability::Now).await.unwrap();
+    frames.put(&[chunk("a", 1_000_000, 1_000_001)], Durability::Now).await.unwrap();
     let frames = database.store().await.frames();
     let all = [chunk("a", 0, 2), chunk("a", 3, 5), chunk("a", 1_000_000, 1_000_001)];
     assert_eq!(frames.read(LOG, &run("a"), None, 10).await.unwrap(), all);
