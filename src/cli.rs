@@ -8,17 +8,19 @@ use secrecy::SecretString;
 
 use crate::agent::built_in_tools;
 use crate::builder::Builder;
-use crate::config::{Layer, LogFormat, Settings, read_definitions, unknown_names};
+use crate::config::{ConfigError, DEFAULT_FILE, Layer, LogFormat, Settings, read_definitions, unknown_names};
 use crate::database::Database;
 use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::server::{Daybook, Running, Signals};
-use crate::{demo, logging};
+use crate::{demo, init, logging};
 
 /// Shown below the options: what people want to do first.
 const EXAMPLES: &str = "\
 Examples:
   daybook demo                              try it: built-in agents, its own database, no key needed
+  daybook init                              write a daybook.yaml to begin with
+  daybook check                             what is wrong in daybook.yaml, and what it would serve
   daybook serve                             serve the agents of daybook.yaml on http://127.0.0.1:8000
   daybook serve --port 9000 --config my.yaml
   DATABASE_URL=postgres://me:secret@db/daybook DAYBOOK_MASTER_KEY=... daybook serve
@@ -52,6 +54,24 @@ enum Verb {
     /// Try it: serve built-in agents on a scripted model, and show what to do with them.
     #[command(after_help = "With OPENAI_API_KEY (and OPENAI_BASE_URL, OPENAI_MODEL) set, a real model answers.")]
     Demo(Options),
+    /// Write a daybook.yaml to begin with: commented, and working as it is.
+    Init {
+        /// Where to write it
+        #[arg(value_name = "FILE", default_value = DEFAULT_FILE)]
+        file: PathBuf,
+        /// Write over a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Tell everything that is wrong in the definitions, and what they would serve.
+    #[command(after_help = "Ends with 0 when the file is right, with 2 when it is not.")]
+    Check {
+        /// The definitions [default: daybook.yaml, or DAYBOOK_CONFIG]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of daybook.yaml, for editors and other tools.
+    Schema,
     /// Bring the database to this program's version, and end. `serve` does it too, at its start.
     Migrate(ServeOptions),
     /// Print the versions of the program and of the API it serves.
@@ -121,7 +141,16 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Verb::Serve(options) => Box::pin(serve(options)).await,
         Verb::Demo(options) => Box::pin(serve_demo(options)).await,
         Verb::Migrate(options) => Box::pin(migrate(options)).await,
+        Verb::Init { file, force } => say(&init::write(&file, force)?),
+        Verb::Check { file } => check(file),
+        Verb::Schema => say(&format!("{:#}\n", crate::schema())),
     }
+}
+
+fn check(file: Option<PathBuf>) -> Result<(), Error> {
+    let (path, definitions) = definitions(file)?.ok_or(ConfigError::NoFile)?;
+    let settings = Settings::from_layers([definitions.server.clone(), environment()?])?;
+    say(&init::summary(&path, &definitions, &settings)?)
 }
 
 async fn serve(options: ServeOptions) -> Result<(), Error> {
@@ -177,16 +206,7 @@ async fn start(builder: Builder) -> Result<Option<(Running, Signals)>, Error> {
 
 /// The settings and definitions of all sources; starts logging, so that what follows can tell.
 fn load(options: ServeOptions) -> Result<(Settings, Definitions), Error> {
-    let named = options.config.or_else(|| variable("DAYBOOK_CONFIG").map(PathBuf::from));
-    let mut definitions = match read_definitions(named.as_deref())? {
-        None => Definitions::default(),
-        Some((path, text)) => {
-            let variables = std::env::vars_os();
-            let readable =
-                variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-            Definitions::parse(&path, &text, readable.collect(), built_in_tools().keys())?
-        }
-    };
+    let mut definitions = definitions(options.config)?.map(|(_, definitions)| definitions).unwrap_or_default();
     let (environment, flags) = (environment()?, Layer::from(options.options));
     definitions.places.forget(&environment);
     definitions.places.forget(&flags);
@@ -197,6 +217,16 @@ fn load(options: ServeOptions) -> Result<(Settings, Definitions), Error> {
         tracing::warn!(name, "this variable of the environment means nothing to Daybook; is it misspelt?");
     }
     Ok((settings, definitions))
+}
+
+/// The definitions of the file that is named, or of the one there is, with its path.
+fn definitions(named: Option<PathBuf>) -> Result<Option<(PathBuf, Definitions)>, Error> {
+    let named = named.or_else(|| variable("DAYBOOK_CONFIG").map(PathBuf::from));
+    let Some((path, text)) = read_definitions(named.as_deref())? else { return Ok(None) };
+    let variables = std::env::vars_os();
+    let readable = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let definitions = Definitions::parse(&path, &text, &readable.collect(), built_in_tools().keys())?;
+    Ok(Some((path, definitions)))
 }
 
 fn environment() -> Result<Layer, Error> {

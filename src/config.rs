@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use figment::Figment;
 use figment::providers::Serialized;
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -33,7 +34,7 @@ const NAMES: [&str; 12] = [
 ];
 
 /// How a log line looks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -143,52 +144,73 @@ impl Limits {
 }
 
 /// Settings as one source gives them: what is absent leaves the earlier source's value.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Layer {
+    /// The address to listen on; 127.0.0.1 unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<String>,
+    /// The port; 8000 unless said, and 0 takes a free one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<u16>,
+    /// The PostgreSQL to use, such as postgres://user:password@host:5432/database; a private one unless said.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exposed")]
+    #[schemars(with = "Option<String>")]
     pub(crate) database_url: Option<SecretString>,
+    /// Where the private PostgreSQL and the generated master key are; .daybook unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where PostgreSQL's programs are; looked for in the usual places unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) postgres_bin_dir: Option<PathBuf>,
+    /// Allow an address that other machines can reach, although nobody is asked who they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) insecure: Option<bool>,
+    /// How log lines look; text unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,daybook_store=debug.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) log_level: Option<String>,
+    /// The server's id; daybook unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
+    /// Its name for people; Daybook unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
+    /// What it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) description: Option<String>,
+    /// The version of what it serves, as you count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<String>,
+    /// The name clients know the database by; main-db unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) db_id: Option<String>,
+    /// The web pages that may call it, such as https://example.com, or "*" for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cors_origins: Option<Vec<String>>,
+    /// Names whose values never enter the log, beside the usual ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) redact: Option<Vec<String>>,
+    /// The most it takes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<LimitsLayer>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsLayer {
+    /// The largest request, in MB of 1,048,576 bytes; 100 unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_body_mb: Option<NonZeroU32>,
+    /// The most runs this node holds at once, waiting ones included; 10000 unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_runs: Option<NonZeroU32>,
+    /// How long running tools and open requests may finish at a stop; 10 unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shutdown_seconds: Option<u32>,
+    /// The most connections to the database; 16 unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) database_connections: Option<NonZeroU32>,
 }
@@ -218,6 +240,20 @@ pub enum ConfigError {
     /// The definitions cannot be read.
     #[error("{} cannot be read ({source}); name another file with --config", path.display())]
     File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There are no definitions.
+    #[error("there is no {DEFAULT_FILE} here: write one with `daybook init`, or name another file")]
+    NoFile,
+    /// What would be written over.
+    #[error("{} is there already; --force writes over it", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be written.
+    #[error("{} cannot be written ({source}); name another place", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// What the system said.

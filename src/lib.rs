@@ -35,6 +35,7 @@ mod definitions;
 mod demo;
 mod error;
 mod host;
+mod init;
 mod key;
 mod logging;
 mod models;
@@ -43,7 +44,7 @@ mod server;
 pub use agent::AgentDefinition;
 pub use builder::{Builder, install_crypto};
 pub use config::{ConfigError, Limits, LogFormat, Settings};
-pub use definitions::{Definitions, DefinitionsError, Mistake};
+pub use definitions::{Definitions, DefinitionsError, Mistake, schema};
 pub use error::Error;
 pub use server::{Daybook, Running};
 

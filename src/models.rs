@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daybook_models::{ChatModel, DemoModel, OpenAiChat, OpenAiOptions, RetryPolicy, Timeouts};
+use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -36,7 +37,7 @@ pub(crate) struct OpenAiDefinition {
 }
 
 /// How long to wait for what, in seconds.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct TimeoutsDefinition {
     pub connect_seconds: NonZeroU32,

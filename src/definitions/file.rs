@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
 use daybook_models::SetupError;
+use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
-use serde_saphyr::{Location, Spanned};
 
+use super::place::{Location, Spanned};
 use super::{Definitions, Mistake, Places, server};
 use crate::agent::{
     AgentDefinition, check_id, check_line, check_numbers, check_text, check_values, pick_model, unknown_tool,
@@ -18,20 +18,22 @@ use crate::config::Layer;
 use crate::error::Error;
 use crate::models::{DEFAULT_MODEL, ModelDefinition, OpenAiDefinition, TimeoutsDefinition};
 
-/// A definitions file is written by people; more than this is a mistake of its own.
-const MAX_BYTES: usize = 4_000_000;
 /// Each retry waits longer than the one before; more than this would keep a run busy for hours.
 const MAX_RETRIES: u32 = 20;
 
-#[derive(Debug, Default, Deserialize)]
+/// What a Daybook serves: models, agents, and the server's settings.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
+    /// The server's settings. Each can also come from the environment or the command line, which override it.
     server: Layer,
+    /// The models, by the names that agents use.
     models: BTreeMap<String, Spanned<Model>>,
+    /// The agents.
     agents: Vec<Agent>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Provider {
     Demo,
@@ -39,7 +41,7 @@ enum Provider {
 }
 
 // One shape for all providers: a tagged enum would lose the places of what is inside it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Model {
     provider: Provider,
@@ -48,6 +50,7 @@ struct Model {
     #[serde(default)]
     base_url: Option<Spanned<String>>,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     api_key: Option<Spanned<SecretString>>,
     #[serde(default)]
     timeouts: Option<Spanned<TimeoutsDefinition>>,
@@ -55,37 +58,51 @@ struct Model {
     retries: Option<Spanned<u32>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Agent {
+    /// Its id, also in addresses: letters, digits, - _ and dots.
     id: Spanned<String>,
+    /// Its name for people; the id unless said.
     #[serde(default)]
     name: Option<Spanned<String>>,
+    /// What it is, for people and the model.
     #[serde(default)]
     description: Option<Spanned<String>>,
+    /// What it does in a team.
     #[serde(default)]
     role: Option<Spanned<String>>,
+    /// What the model is told to do: one text or a list.
     #[serde(default)]
     instructions: Option<Spanned<Lines>>,
+    /// The name of its model; may be left out where there is one only.
     #[serde(default)]
     model: Option<Spanned<String>>,
+    /// The tools it may use, by name.
     #[serde(default)]
     tools: Vec<Spanned<String>>,
+    /// How many earlier runs of the session the model sees; 0 unless said.
     #[serde(default)]
     history_runs: u32,
+    /// What a new session's state starts with.
     #[serde(default)]
     session_state: Option<Spanned<Map<String, Value>>>,
+    /// The most model calls of one run; 25 unless said.
     #[serde(default)]
     max_iterations: Option<NonZeroU32>,
+    /// The sampling temperature; the provider's unless said.
     #[serde(default)]
+    #[schemars(range(min = 0.0, max = 2.0))]
     temperature: Option<Spanned<f64>>,
+    /// The most tokens of one answer; the provider's limit unless said.
     #[serde(default)]
     max_tokens: Option<u64>,
+    /// Shown with the agent and kept with its runs.
     #[serde(default)]
     metadata: Option<Spanned<Map<String, Value>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a text, or a list of texts")]
 enum Lines {
     One(String),
@@ -101,45 +118,21 @@ impl Lines {
     }
 }
 
-/// Reads the text; the first mistake of its shape ends it.
-pub(super) fn read(text: &str, environment: HashMap<String, String>) -> Result<File, Mistake> {
-    if text.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes; {MAX_BYTES} are the most", text.len());
-        return Err(Mistake { line: 1, column: 1, message });
-    }
-    // Snippets would show the lines around a mistake, and a key may stand there.
-    let options = serde_saphyr::options! { with_snippet: false }.with_properties(environment);
-    let file = serde_saphyr::from_str_with_options(text, options).map_err(|error| Mistake::from_yaml(&error, text))?;
-    unclosed(text).map_or(Ok(file), Err)
-}
-
-/// The first unquoted value with a `${` that is never closed: the parser takes it for an ordinary text.
-fn unclosed(text: &str) -> Option<Mistake> {
-    let open = |value: &str| {
-        let value = value.replace("$${", "");
-        let (opened, closed) = (value.matches("${").count(), value.matches('}').count());
-        opened > closed
-    };
-    Parser::new_from_str(text).flatten().find_map(|(event, span)| match event {
-        Event::Scalar(value, ScalarStyle::Plain, ..) if open(&value) => Some(Mistake {
-            line: u64::try_from(span.start.line()).unwrap_or_default(),
-            column: u64::try_from(span.start.col() + 1).unwrap_or_default(),
-            message: "${ is not closed: expected ${NAME} or ${NAME:-default}; write $${ for the characters themselves"
-                .to_owned(),
-        }),
-        _ => None,
-    })
-}
-
 impl File {
-    /// What the file says, when every name in it leads somewhere.
-    pub(super) fn check(self, tools: &[String], places: Places) -> Result<Definitions, Vec<Mistake>> {
-        let mut mistakes = server::check(&self.server, &places);
+    /// What the file says; names in it that lead nowhere are added to `mistakes`.
+    /// `names` are all models', also of those that are not here because of a mistake.
+    pub(super) fn check(
+        self,
+        mut names: Vec<String>,
+        tools: &[String],
+        places: Places,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Definitions {
+        mistakes.extend(server::check(&self.server, &places));
         let mut models = Vec::new();
-        let names: Vec<String> = match self.models.is_empty() {
-            true => vec![DEFAULT_MODEL.to_owned()],
-            false => self.models.keys().cloned().collect(),
-        };
+        if names.is_empty() {
+            names.push(DEFAULT_MODEL.to_owned());
+        }
         for (name, model) in self.models {
             match model.value.check(&name, model.referenced) {
                 Ok(model) => models.push((name, model)),
@@ -149,15 +142,10 @@ impl File {
         let mut seen: HashMap<String, u64> = HashMap::new();
         let mut agents = Vec::new();
         for agent in self.agents {
-            agent.check(&names, tools, &mut seen, &mut mistakes);
+            agent.check(&names, tools, &mut seen, mistakes);
             agents.push(agent.into_definition());
         }
-        mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
-        if mistakes.is_empty() {
-            Ok(Definitions { server: self.server, models, agents, places })
-        } else {
-            Err(mistakes)
-        }
+        Definitions { server: self.server, models, agents, places }
     }
 }
 

@@ -1,10 +1,15 @@
 //! `daybook.yaml`: the models, the agents and the server's settings, read so that every mistake has a line.
 
+mod decode;
 mod file;
 mod mistakes;
+mod place;
+mod schema;
 mod server;
+mod tree;
+mod variables;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use daybook_models::Models;
@@ -12,8 +17,11 @@ use daybook_models::Models;
 use crate::agent::AgentDefinition;
 use crate::config::Layer;
 use crate::models::ModelDefinition;
+use file::File;
+use tree::{Node, Tree};
 
 pub use mistakes::{DefinitionsError, Mistake};
+pub use schema::schema;
 pub(crate) use server::Places;
 
 /// What a definitions file says.
@@ -30,22 +38,41 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    /// Reads the text of the file `path` (named in messages only). `${NAME}` in unquoted values is looked up in
-    /// `environment`; tools may be named that are in `tools`.
+    /// Reads the text of the file `path` (named in messages only). `${NAME}` in values is looked up in `environment`,
+    /// except in single quotes and blocks; tools may be named that are in `tools`.
     ///
     /// # Errors
-    /// [`DefinitionsError`] holds every mistake found, each with its line and column. A text that is not of the right
-    /// shape is reported up to its first mistake; only names that lead nowhere are all found at once.
+    /// [`DefinitionsError`] holds every mistake found, each with its line and column. What is not YAML is reported up to
+    /// its first mistake; agents and models with a value of the wrong kind are not looked at more closely.
     pub fn parse<'a>(
         path: &Path,
         text: &str,
-        environment: HashMap<String, String>,
+        environment: &HashMap<String, String>,
         tools: impl Iterator<Item = &'a String>,
     ) -> Result<Self, DefinitionsError> {
-        let mistakes = |mistakes| DefinitionsError { path: path.to_owned(), mistakes };
-        let file = file::read(text, environment).map_err(|mistake| mistakes(vec![mistake]))?;
+        let wrong = |mistakes| DefinitionsError { path: path.to_owned(), mistakes };
+        let Tree { root, mut mistakes, broken, taken } =
+            tree::read(text, environment).map_err(|mistake| wrong(vec![mistake]))?;
+        let mut skip: HashSet<usize> = broken.into_iter().collect();
+        let mut file: Option<File> = decode::decode(&root, &mut skip, &mut mistakes);
+        if !mistakes.is_empty() {
+            skip_halves(&root, &mut skip);
+            file = decode::decode(&root, &mut skip, &mut Vec::new());
+        }
+        let models = root.get("models").map(|models| models.entries()).unwrap_or_default();
+        let models: Vec<String> = models.iter().map(|entry| entry.key.clone()).collect();
         let tools: Vec<String> = tools.cloned().collect();
-        file.check(&tools, Places::of(path, text)).map_err(mistakes)
+        let definitions = file.map(|file| file.check(models, &tools, Places::of(path, &root), &mut mistakes));
+        match definitions {
+            Some(definitions) if mistakes.is_empty() => Ok(definitions),
+            _ => {
+                mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+                taken
+                    .iter()
+                    .for_each(|(value, from)| mistakes.iter_mut().for_each(|mistake| mistake.hide(value, from)));
+                Err(wrong(mistakes))
+            }
+        }
     }
 
     /// The models, ready to be called.
@@ -55,6 +82,16 @@ impl Definitions {
     pub fn build_models(&self) -> Result<Models, crate::Error> {
         self.models.iter().map(|(name, model)| Ok((name.clone(), model.build(name)?))).collect()
     }
+}
+
+/// Adds agents, models and settings with a wrong part to `skip`: what such a one means as a whole cannot be judged.
+fn skip_halves(root: &Node, skip: &mut HashSet<usize>) {
+    fn holds(node: &Node, skip: &HashSet<usize>) -> bool {
+        skip.contains(&node.id) || node.children().any(|child| holds(child, skip))
+    }
+    let parts = root.entries().iter().flat_map(|entry| entry.value.children());
+    let halves: Vec<usize> = parts.filter(|part| holds(part, skip)).map(|part| part.id).collect();
+    skip.extend(halves);
 }
 
 #[cfg(test)]

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret as _;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_saphyr::{Location, Spanned};
 use url::Url;
 
 use super::Mistake;
+use super::place::Location;
+use super::tree::Node;
 use crate::agent::{check_line, check_text};
 use crate::config::Layer;
 use crate::error::Error;
@@ -22,18 +21,11 @@ pub(crate) struct Places {
     of: BTreeMap<String, Location>,
 }
 
-/// The file, as far as places are asked for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Outline {
-    server: BTreeMap<String, Spanned<IgnoredAny>>,
-}
-
 impl Places {
-    /// The places in a text that was read without a mistake.
-    pub(super) fn of(path: &Path, text: &str) -> Self {
-        let outline: Outline = serde_saphyr::from_str(text).unwrap_or_default();
-        let of = outline.server.into_iter().map(|(name, value)| (name, value.referenced)).collect();
+    /// The places in a file.
+    pub(super) fn of(path: &Path, root: &Node) -> Self {
+        let server = root.get("server").map(|server| server.entries()).unwrap_or_default();
+        let of = server.iter().map(|entry| (entry.key.clone(), entry.value.at)).collect();
         Self { path: path.to_owned(), of }
     }
 

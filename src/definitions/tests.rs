@@ -12,7 +12,7 @@ use crate::config::Settings;
 fn parse(text: &str) -> Result<Definitions, DefinitionsError> {
     let environment = [("KEY", "sk-hush"), ("OPENAI_API_KEY", "sk-hush"), ("DATABASE_URL", "postgres://h/d")];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    Definitions::parse(Path::new("daybook.yaml"), text, environment, built_in_tools().keys())
+    Definitions::parse(Path::new("daybook.yaml"), text, &environment, built_in_tools().keys())
 }
 
 /// The only mistake, as it is shown.
@@ -85,21 +85,156 @@ fn mistakes_of_shape_have_a_line_and_an_expectation() {
     );
     assert_eq!(
         mistake("agents:\n  id: my\n"),
-        "daybook.yaml:2:3: id: expected a list, each item on a line of its own after `- `"
+        "daybook.yaml:2:3: agents: expected a list, each item on a line of its own after `- `"
     );
     assert_eq!(
         mistake("agents:\n  - id: my\n    instructions: {a: 5}\n"),
-        "daybook.yaml:3:19: expected a text, or a list of texts"
+        "daybook.yaml:3:19: instructions: expected a text, or a list of texts"
     );
     assert_eq!(
         mistake("models:\n  a:\n    provider: opena\n"),
-        "daybook.yaml:3:15: unknown variant `opena`, expected one of demo, openai"
+        "daybook.yaml:3:15: provider: expected one of demo, openai"
     );
     assert!(mistake(&format!("{model}agents:\n  - name: x\n")).contains("5:5: missing field `id`"));
     assert!(mistake("server:\n  hots: x\n").contains(":2:3: unknown field `hots`, expected one of host, port"));
     assert!(mistake("server:\n  limits:\n    max_runs: 0\n").starts_with("daybook.yaml:3:"));
     assert!(mistake("agents:\n  - id: a\n   model: x\n").starts_with("daybook.yaml:3:4: "));
     assert!(mistake("agents:\n  - id: a\n    id: b\n").starts_with("daybook.yaml:3:5: duplicate"));
+}
+
+/// Whether an editor would find the text right.
+fn fits_the_schema(text: &str) -> bool {
+    // An editor sees the references, not what they stand for.
+    let names = ["KEY", "OPENAI_API_KEY", "DATABASE_URL"];
+    let itself = names.map(|name| (name.to_owned(), format!("${{{name}}}"))).into();
+    let tree = tree::read(text, &itself).unwrap();
+    let (mut skip, mut mistakes) = (HashSet::new(), Vec::new());
+    let value: serde_json::Value = decode::decode(&tree.root, &mut skip, &mut mistakes).unwrap();
+    jsonschema::validator_for(&schema()).unwrap().is_valid(&value)
+}
+
+#[test]
+fn what_the_shape_forbids_the_schema_forbids_too() {
+    for wrong in [
+        "agents:\n  - id: my\n    modle: a\n",
+        "agents:\n  - id: my\n    history_runs: many\n",
+        "agents:\n  - id: my\n    history_runs: -1\n",
+        "agents:\n  id: my\n",
+        "agents:\n  - id: my\n    instructions: {a: 5}\n",
+        "agents:\n  - id: my\n    max_iterations: 0\n",
+        "agents:\n  - id: my\n    temperature: warm\n",
+        "agents:\n  - name: x\n",
+        "models:\n  a:\n    provider: opena\n",
+        "models:\n  a:\n    id: x\n",
+        "server:\n  hots: x\n",
+        "server:\n  limits:\n    max_runs: 0\n",
+        "server:\n  insecure: perhaps\n",
+        "server:\n  port: 99999\n",
+        "servers: {}\n",
+    ] {
+        assert_eq!(mistake(wrong).lines().count(), 1, "{wrong}");
+        assert!(!fits_the_schema(wrong), "{wrong}");
+    }
+    for right in [
+        "agents:\nmodels:\nserver:\n",
+        "agents:\n  - id: a\n    tools:\n    name:\n",
+        "server:\n  port: ${PORT:-8000}\n  log_format: \"${FORMAT:-json}\"\n  limits: {max_runs: \"${MOST:-5}\"}\n",
+        "agents:\n  - &a\n    id: a\n    metadata: {x: 1, y: [true, null]}\n  - <<: *a\n    id: b\n",
+    ] {
+        parse(right).unwrap();
+        assert!(fits_the_schema(right), "{right}");
+    }
+}
+
+#[test]
+fn the_schema_explains_every_setting() {
+    let schema = schema();
+    let shapes = schema["definitions"].as_object().unwrap().iter().filter(|(_, shape)| shape["properties"].is_object());
+    for (name, shape) in shapes {
+        assert_eq!(shape["additionalProperties"], json!(false), "{name}");
+        if ["Layer", "LimitsLayer", "Agent"].contains(&name.as_str()) {
+            for (setting, said) in shape["properties"].as_object().unwrap() {
+                assert!(said["description"].is_string(), "{name}.{setting} has no description");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = "
+server:
+  port: eighty
+  hots: x
+  log_level: loud
+models:
+  main:
+    provider: opena
+  other:
+    provider: openai
+    id: x
+    retries: ${NOPE}
+agents:
+  - id: one
+    model: main
+    history_runs: many
+    tools: [calculator, [web]]
+    max_iterations: 0
+  - model: other
+    temperature: hot
+  - id: two
+    id: three
+    model: nowhere
+  - id: four
+    model: [main]
+";
+    let shown = parse(text).map(|_| ()).unwrap_err().to_string();
+    let expected = "\
+daybook.yaml:3:9: port: expected a whole number from 0 to 65535
+daybook.yaml:4:3: unknown field `hots`, expected one of host, port, database_url, data_dir, postgres_bin_dir, \
+insecure, log_format, log_level, id, name, description, version, db_id, cors_origins, redact, limits
+daybook.yaml:5:14: log_level: \"loud\" is not a log level; use error, warn, info, debug or trace, or a filter like \
+info,daybook=debug
+daybook.yaml:8:15: provider: expected one of demo, openai
+daybook.yaml:12:14: retries: the environment has no variable NOPE; set it, or write ${NOPE:-default}
+daybook.yaml:16:19: history_runs: expected a whole number, 0 or more
+daybook.yaml:17:25: tools: expected a text
+daybook.yaml:18:21: max_iterations: expected a whole number, at least 1
+daybook.yaml:19:5: missing field `id`
+daybook.yaml:20:18: temperature: expected a number
+daybook.yaml:22:5: duplicate key `id`: it is there already, on line 21
+daybook.yaml:23:12: agent \"two\": the model \"nowhere\" is not defined; defined are: main, other
+daybook.yaml:25:12: model: expected a text";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn what_is_no_yaml_or_too_much_of_it_is_told() {
+    let open = mistake("agents: [\n");
+    assert!(open.starts_with("daybook.yaml:1:9: this is not YAML: "), "{open}");
+    assert!(mistake("a: 1\n---\nb: 1\n").contains("a second document"));
+    assert!(mistake("agents:\n  - id: !secret x\n").contains("the tag !secret means nothing"));
+    assert!(mistake("agents: *nobody\n").starts_with("daybook.yaml:1:9: "));
+    assert!(mistake("[1]\n").contains("expected `key: value` lines"));
+    let many: String = (1..40).map(|n| format!("  k{n}: &a{n} [*a{0}, *a{0}]\n", n - 1)).collect();
+    let laughs = format!("agents:\n- id: a\n  metadata:\n    k0: &a0 [x]\n{}", many.replace("  k", "    k"));
+    assert!(mistake(&laughs).contains("too much"), "aliases can make much of little");
+    assert!(mistake(&"[".repeat(100_000)).contains("not YAML"));
+}
+
+#[test]
+fn what_came_from_the_environment_is_not_shown() {
+    for text in [
+        "agents:\n  - id: ${KEY}/\n",
+        "agents:\n  - id: a\n    model: ${KEY}\n",
+        "agents:\n  - id: a\n    tools: [\"${KEY}\"]\n",
+        "server:\n  log_level: ${KEY}\n",
+        "server:\n  cors_origins: [\"x${KEY}\"]\n",
+        "models:\n  a:\n    provider: ${KEY}\n",
+    ] {
+        let shown = mistake(text);
+        assert!(!shown.contains("hush"), "{shown}");
+    }
 }
 
 #[test]
@@ -156,9 +291,13 @@ daybook.yaml:17:9: the id \"a b\" holds ' ', but ids are part of addresses; use 
 fn a_variable_that_is_not_closed_is_a_mistake_where_variables_are_read() {
     let model = |key: &str| format!("models:\n  a:\n    provider: openai\n    id: x\n    api_key: {key}\n");
     for open in ["${NO", "x${KEY:-${KEY}", "${KEY # }"] {
-        assert!(mistake(&model(open)).starts_with("daybook.yaml:5:14: ${ is not closed: expected ${NAME}"), "{open}");
+        assert!(
+            mistake(&model(open)).starts_with("daybook.yaml:5:14: api_key: ${ is not closed: expected ${NAME}"),
+            "{open}"
+        );
     }
-    for fine in ["${KEY}", "'${NO'", "\"${NO\"", "$${NO", "|-\n      ${NO", "x}", "${KEY:-}"] {
+    assert!(mistake(&model("\"${NO\"")).contains("not closed"), "double quotes mean what they mean to a shell");
+    for fine in ["${KEY}", "\"${KEY}\"", "'${NO'", "$${NO", "|-\n      ${NO", "x}", "${KEY:-}"] {
         parse(&model(fine)).unwrap();
     }
 }
@@ -237,11 +376,11 @@ fn models_that_cannot_be_called_have_a_line() {
 fn numbers_from_1_say_so() {
     assert_eq!(
         mistake("agents:\n  - id: a\n    max_iterations: 0\n"),
-        "daybook.yaml:3:5: max_iterations: expected a number of at least 1"
+        "daybook.yaml:3:21: max_iterations: expected a whole number, at least 1"
     );
     assert_eq!(
         mistake("server:\n  limits:\n    max_runs: 0\n"),
-        "daybook.yaml:3:5: max_runs: expected a number of at least 1"
+        "daybook.yaml:3:15: max_runs: expected a whole number, at least 1"
     );
 }
 
@@ -261,8 +400,9 @@ fn an_error_is_placed_at_the_setting_of_the_file_unless_a_later_source_overrides
 fn the_examples_are_right() {
     let page = include_str!("../../docs/definitions.md");
     let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    for text in [block, include_str!("../../daybook.example.yaml")] {
+    for text in [block, include_str!("../../daybook.example.yaml"), crate::init::FILE] {
         let definitions = parse(text).unwrap();
+        assert!(fits_the_schema(text), "{text}");
         assert!(!definitions.agents.is_empty());
         definitions.build_models().unwrap();
         Settings::from_layers([definitions.server]).unwrap();
@@ -274,7 +414,8 @@ fn the_examples_are_right() {
 fn every_setting_is_on_the_page() {
     let page = include_str!("../../docs/definitions.md");
     for text in ["server: {x: 1}", "server: {limits: {x: 1}}", "agents: [{x: 1}]", "models: {a: {x: 1}}"] {
-        let known = mistake(text);
+        let known = parse(text).map(|_| ()).unwrap_err().to_string();
+        let known = known.lines().find(|line| line.contains("unknown field")).unwrap();
         let known = known.split("expected one of ").nth(1).unwrap();
         for name in known.split(", ") {
             assert!(page.contains(&format!("{name}:")), "docs/definitions.md does not show {name}");

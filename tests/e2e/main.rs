@@ -8,6 +8,7 @@ mod busy;
 mod cancel;
 mod cost;
 mod crash;
+mod definitions;
 mod idempotency;
 mod migrations;
 mod model_faults;

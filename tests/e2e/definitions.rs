@@ -1,0 +1,50 @@
+//! `daybook init`, `check` and `schema` as their users see them.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, daybook, open_dir};
+
+async fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = daybook();
+    command.current_dir(dir).args(arguments).env("KEY", "sk-hush-hush");
+    let Output { status, stdout, stderr } = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn a_file_is_begun_checked_and_mended() {
+    let dir = open_dir();
+    let (code, _, told) = run(dir.path(), &["check"]).await;
+    assert!(code == Some(2) && told.contains("daybook init"), "{told}");
+
+    let (code, told, _) = run(dir.path(), &["init"]).await;
+    assert!(code == Some(0) && told.contains("daybook serve"), "{told}");
+    let (code, _, told) = run(dir.path(), &["init"]).await;
+    assert!(code == Some(2) && told.contains("--force"), "{told}");
+    let (code, told, _) = run(dir.path(), &["check"]).await;
+    assert!(code == Some(0) && told.contains("my-agent: model main"), "{told}");
+
+    let text = "models:\n  main:\n    provider: openai\n    id: ${KEY}\n    retries: ${KEY}\nagents:\n  - id: a\n    \
+                model: ${KEY}\n    tols: []\n  - id: b\n    model: \"${KEY}\"\n  - id: c\n    model: ${GONE}\n";
+    std::fs::write(dir.path().join("mine.yaml"), text).unwrap();
+    let (code, out, told) = run(dir.path(), &["check", "mine.yaml"]).await;
+    let places = ["mine.yaml:5:14: ", "mine.yaml:9:5: ", "mine.yaml:11:12: ", "mine.yaml:13:12: "];
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!((code, out.as_str(), lines.len()), (Some(2), "", places.len()), "{told}");
+    for (line, place) in lines.iter().zip(places) {
+        assert!(line.contains(place), "{place} in {line}");
+    }
+    assert!(!told.contains("hush"), "{told}");
+}
+
+#[tokio::test]
+async fn the_schema_is_printed_for_editors() {
+    let (code, schema, _) = run(Path::new("/"), &["schema"]).await;
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!((code, &schema["title"]), (Some(0), &Value::from("daybook.yaml")));
+    jsonschema::validator_for(&schema).unwrap();
+}
