@@ -24,23 +24,61 @@ pub fn install_crypto() {
 }
 
 /// Collects what a server is made of.
+#[derive(Default)]
 pub struct Builder {
     settings: Settings,
-    agents: Vec<AgentDefinition>,
-    models: Models,
-    tools: ToolSet,
+    parts: Parts,
+    defined: Defined,
     master_key: Option<MasterKey>,
 }
 
-impl Default for Builder {
+/// What a server can run by its code; stays while it serves.
+pub(crate) struct Parts {
+    agents: Vec<AgentDefinition>,
+    models: Models,
+    tools: ToolSet,
+}
+
+impl Default for Parts {
     fn default() -> Self {
-        Self {
-            settings: Settings::default(),
-            agents: Vec::new(),
-            models: Models::new(),
-            tools: built_in_tools(),
-            master_key: None,
+        Self { agents: Vec::new(), models: Models::new(), tools: built_in_tools() }
+    }
+}
+
+/// What it can run by definitions; others may take their place.
+#[derive(Default)]
+pub(crate) struct Defined {
+    agents: Vec<AgentDefinition>,
+    models: Models,
+}
+
+impl Defined {
+    /// Adds a file's models and agents.
+    pub(crate) fn add(&mut self, definitions: Definitions) -> Result<(), Error> {
+        self.models.extend(definitions.build_models()?);
+        self.agents.extend(definitions.agents);
+        Ok(())
+    }
+}
+
+impl Parts {
+    /// What can be run by code and definitions together; wrong agents and models are found here.
+    pub(crate) fn registry(&self, defined: Defined) -> Result<Registry, Error> {
+        let mut models = self.models.clone();
+        models.extend(defined.models);
+        if models.is_empty() {
+            models.insert(DEFAULT_MODEL.to_owned(), default_model(|name| std::env::var(name).ok())?);
         }
+        let mut registry = Registry::default();
+        registry.add_tools(&self.tools);
+        for (name, model) in &models {
+            registry.add_model(name, Arc::clone(model));
+        }
+        for agent in self.agents.iter().cloned().chain(defined.agents) {
+            let (config, tools) = agent.resolve(&models, &self.tools)?;
+            registry.add_agent(config, tools)?;
+        }
+        Ok(registry)
     }
 }
 
@@ -48,7 +86,7 @@ impl Builder {
     /// One more agent.
     #[must_use]
     pub fn agent(mut self, agent: AgentDefinition) -> Self {
-        self.agents.push(agent);
+        self.parts.agents.push(agent);
         self
     }
 
@@ -56,14 +94,14 @@ impl Builder {
     /// scripted demo model when it is not.
     #[must_use]
     pub fn model(mut self, name: impl Into<String>, model: Arc<dyn ChatModel>) -> Self {
-        self.models.insert(name.into(), model);
+        self.parts.models.insert(name.into(), model);
         self
     }
 
     /// A tool that agents may name, beside `calculator` and `current_time`. One of the same name is replaced.
     #[must_use]
     pub fn tool(mut self, tool: impl Tool) -> Self {
-        self.tools.insert(tool.spec().name.clone(), Arc::new(tool));
+        self.parts.tools.insert(tool.spec().name.clone(), Arc::new(tool));
         self
     }
 
@@ -72,8 +110,7 @@ impl Builder {
     /// # Errors
     /// [`Error::Model`] when a model cannot be set up.
     pub fn definitions(mut self, definitions: Definitions) -> Result<Self, Error> {
-        self.models.extend(definitions.build_models()?);
-        self.agents.extend(definitions.agents);
+        self.defined.add(definitions)?;
         Ok(self)
     }
 
@@ -140,26 +177,10 @@ impl Builder {
     /// [`Error`] says in one sentence what is wrong and how to mend it; then nothing is left running.
     pub async fn build(self) -> Result<Daybook, Error> {
         install_crypto();
-        let (settings, key) = (self.settings.clone(), self.master_key.is_some());
-        tracing::debug!(agents = self.agents.len(), data_dir = %settings.data_dir.display(), key, "starting");
-        let (registry, master_key) = self.registry()?;
-        Box::pin(Daybook::open(settings, registry, master_key)).await
-    }
-
-    /// What it can run; wrong agents and models are found here, before anything is opened.
-    fn registry(mut self) -> Result<(Registry, Option<MasterKey>), Error> {
-        if self.models.is_empty() {
-            self.models.insert(DEFAULT_MODEL.to_owned(), default_model(|name| std::env::var(name).ok())?);
-        }
-        let mut registry = Registry::default();
-        for (name, model) in &self.models {
-            registry.add_model(name, Arc::clone(model));
-        }
-        for agent in self.agents {
-            let (config, tools) = agent.resolve(&self.models, &self.tools)?;
-            registry.add_agent(config, tools)?;
-        }
-        Ok((registry, self.master_key))
+        let Self { settings, parts, defined, master_key } = self;
+        tracing::debug!(data_dir = %settings.data_dir.display(), key = master_key.is_some(), "starting");
+        let registry = parts.registry(defined)?;
+        Box::pin(Daybook::open(settings, parts, registry, master_key)).await
     }
 }
 
@@ -183,7 +204,7 @@ mod tests {
     }
 
     fn fault(builder: Builder) -> Error {
-        match builder.registry() {
+        match builder.parts.registry(builder.defined) {
             Err(error) => error,
             Ok(_) => panic!("accepted"),
         }
@@ -192,8 +213,9 @@ mod tests {
     #[test]
     fn agents_get_built_in_and_own_tools() {
         let agent = AgentDefinition::new("a").tool("mine").tool("calculator");
-        let (registry, _) = builder().tool(own("mine")).agent(agent).registry().unwrap();
-        assert_eq!(registry.tool_names(), ["calculator", "mine"]);
+        let builder = builder().tool(own("mine")).agent(agent);
+        let registry = builder.parts.registry(builder.defined).unwrap();
+        assert_eq!(registry.tool_names(), ["calculator", "current_time", "mine"]);
         assert_eq!(registry.component_names(), ["agent:a"]);
         let config = &registry.agents()[0].config;
         assert_eq!((config.model.id.as_str(), config.tools[0].name.as_str()), ("demo", "mine"));

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 
-use crate::agent::built_in_tools;
 use crate::builder::Builder;
-use crate::config::{ConfigError, DEFAULT_FILE, Layer, LogFormat, Settings, read_definitions, unknown_names};
+use crate::config::{ConfigError, DEFAULT_FILE, Layer, LogFormat, Settings, unknown_names};
 use crate::database::Database;
 use crate::definitions::Definitions;
 use crate::error::Error;
+use crate::reload::{Source, definitions};
 use crate::server::{Daybook, Running, Signals};
 use crate::{demo, init, logging};
 
@@ -148,37 +148,38 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
 }
 
 fn check(file: Option<PathBuf>) -> Result<(), Error> {
-    let (path, definitions) = definitions(file)?.ok_or(ConfigError::NoFile)?;
+    let (path, definitions) = definitions(named(file).as_ref())?.ok_or(ConfigError::NoFile)?;
     let settings = Settings::from_layers([definitions.server.clone(), environment()?])?;
     say(&init::summary(&path, &definitions, &settings)?)
 }
 
 async fn serve(options: ServeOptions) -> Result<(), Error> {
-    let (settings, mut definitions) = load(options)?;
+    let Loaded { settings, mut definitions, source } = load(options)?;
     let places = std::mem::take(&mut definitions.places);
     let idle = definitions.agents.is_empty();
     let builder = Daybook::builder().settings(settings).definitions(definitions)?;
-    let started = start(builder).await.map_err(|error| places.blame(error))?;
+    let signals = Signals::listen()?.and_hangups()?;
+    let started = start(builder, signals).await.map_err(|error| places.blame(error))?;
     let Some((running, signals)) = started else { return Ok(()) };
     if idle {
         tracing::warn!("no agents are defined: write daybook.yaml (see docs/definitions.md), or try `daybook demo`");
     }
     let address = running.address();
     say(&format!("Daybook is ready at http://{address} (API: http://{address}/docs)\n"))?;
-    running.until(signals).await
+    running.until(signals, async |running| source.reload(running).await).await
 }
 
 async fn serve_demo(options: Options) -> Result<(), Error> {
     let settings = Settings::from_layers([environment()?, options.into()])?;
     logging::start(&settings)?;
     let builder = demo::agents(Daybook::builder().settings(settings));
-    let Some((running, signals)) = start(builder).await? else { return Ok(()) };
+    let Some((running, signals)) = start(builder, Signals::listen()?).await? else { return Ok(()) };
     say(&demo::what_to_try(running.address(), std::process::id()))?;
-    running.until(signals).await
+    running.until(signals, async |_| ()).await
 }
 
 async fn migrate(options: ServeOptions) -> Result<(), Error> {
-    let (settings, definitions) = load(options)?;
+    let Loaded { settings, definitions, .. } = load(options)?;
     let work = Box::pin(async {
         let database = Database::open(&settings, None).await?;
         let outcome = database.store.migrate(None).await;
@@ -190,8 +191,7 @@ async fn migrate(options: ServeOptions) -> Result<(), Error> {
 }
 
 /// Starts the server; `None` when a signal came first, and then all that was opened is closed again.
-async fn start(builder: Builder) -> Result<Option<(Running, Signals)>, Error> {
-    let mut signals = Signals::listen()?;
+async fn start(builder: Builder, mut signals: Signals) -> Result<Option<(Running, Signals)>, Error> {
     let (daybook, stopped) = signals.finish(Box::pin(builder.build())).await?;
     if !stopped {
         return Ok(Some((daybook.start(), signals)));
@@ -204,29 +204,34 @@ async fn start(builder: Builder) -> Result<Option<(Running, Signals)>, Error> {
     Ok(None)
 }
 
+/// What all sources together say.
+struct Loaded {
+    settings: Settings,
+    definitions: Definitions,
+    source: Source,
+}
+
 /// The settings and definitions of all sources; starts logging, so that what follows can tell.
-fn load(options: ServeOptions) -> Result<(Settings, Definitions), Error> {
-    let mut definitions = definitions(options.config)?.map(|(_, definitions)| definitions).unwrap_or_default();
+fn load(options: ServeOptions) -> Result<Loaded, Error> {
+    let named = named(options.config);
+    let mut definitions = definitions(named.as_ref())?.map(|(_, definitions)| definitions).unwrap_or_default();
     let (environment, flags) = (environment()?, Layer::from(options.options));
     definitions.places.forget(&environment);
     definitions.places.forget(&flags);
+    let overridden = [environment.names(), flags.names()].concat();
+    let source = Source { named, started_with: definitions.server.clone(), overridden };
     let settings = Settings::from_layers([definitions.server.clone(), environment, flags])?;
     logging::start(&settings)?;
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in unknown_names(names) {
         tracing::warn!(name, "this variable of the environment means nothing to Daybook; is it misspelt?");
     }
-    Ok((settings, definitions))
+    Ok(Loaded { settings, definitions, source })
 }
 
-/// The definitions of the file that is named, or of the one there is, with its path.
-fn definitions(named: Option<PathBuf>) -> Result<Option<(PathBuf, Definitions)>, Error> {
-    let named = named.or_else(|| variable("DAYBOOK_CONFIG").map(PathBuf::from));
-    let Some((path, text)) = read_definitions(named.as_deref())? else { return Ok(None) };
-    let variables = std::env::vars_os();
-    let readable = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let definitions = Definitions::parse(&path, &text, &readable.collect(), built_in_tools().keys())?;
-    Ok(Some((path, definitions)))
+/// The file that is named by an option or the environment.
+fn named(option: Option<PathBuf>) -> Option<PathBuf> {
+    option.or_else(|| variable("DAYBOOK_CONFIG").map(PathBuf::from))
 }
 
 fn environment() -> Result<Layer, Error> {

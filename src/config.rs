@@ -283,6 +283,18 @@ impl Layer {
         }
     }
 
+    /// The names of the settings that are not the same in `other`, in alphabetical order.
+    pub(crate) fn names_that_differ(&self, other: &Self) -> Vec<String> {
+        let values = |layer: &Self| serde_json::to_value(layer).unwrap_or_default();
+        let (ours, theirs) = (values(self), values(other));
+        let mut names = self.names();
+        names.extend(other.names());
+        names.retain(|name| ours.get(name) != theirs.get(name));
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// The settings that the environment gives; `get` looks a variable up. Empty ones count as absent.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ mod init;
 mod key;
 mod logging;
 mod models;
+mod reload;
 mod server;
 
 pub use agent::AgentDefinition;

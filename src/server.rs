@@ -13,9 +13,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Defined, Parts};
 use crate::config::Settings;
 use crate::database::Database;
+use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::host;
 
@@ -29,6 +30,7 @@ pub struct Daybook {
 
 /// What works while the server is up.
 struct Rooms {
+    parts: Parts,
     database: Database,
     runner: Arc<Runner>,
     engine: Engine,
@@ -51,6 +53,7 @@ impl Daybook {
 
     pub(crate) async fn open(
         settings: Settings,
+        parts: Parts,
         registry: Registry,
         master_key: Option<MasterKey>,
     ) -> Result<Self, Error> {
@@ -61,7 +64,7 @@ impl Daybook {
         match join(&settings, &database.store, registry).await {
             Ok(engine) => {
                 let runner = Arc::new(Runner::start(database.store.clone(), LogId::DEFAULT));
-                Ok(Self { settings, address, listener, rooms: Rooms { database, runner, engine } })
+                Ok(Self { settings, address, listener, rooms: Rooms { parts, database, runner, engine } })
             }
             Err(error) => {
                 database.close_after(&error).await;
@@ -101,7 +104,7 @@ impl Daybook {
 
     /// Ends in good order without having served.
     pub(crate) async fn close(self) -> Result<(), Error> {
-        let Rooms { database, runner, engine } = self.rooms;
+        let Rooms { database, runner, engine, .. } = self.rooms;
         engine.shutdown().await;
         runner.stop().await;
         database.close().await
@@ -132,17 +135,35 @@ impl Running {
     /// # Errors
     /// [`Error::Io`] when the network failed, [`Error::Forced`] after a second signal.
     pub async fn until_signal(self) -> Result<(), Error> {
-        self.until(Signals::listen()?).await
+        self.until(Signals::listen()?, async |_| ()).await
     }
 
-    /// As [`Running::until_signal`], with signals that were listened to before.
-    pub(crate) async fn until(mut self, mut signals: Signals) -> Result<(), Error> {
-        let failed = tokio::select! {
-            name = signals.next() => {
-                tracing::info!(signal = name, "stopping; a second signal stops at once");
-                None
+    /// Puts other definitions in the place of those it was built with, for the runs that start from now on; what was
+    /// given in code stays. Runs that were accepted end with what they were accepted with. The definitions' server
+    /// settings change nothing: they need a restart.
+    ///
+    /// # Errors
+    /// [`Error`] when they cannot be used, or the log does not answer; then nothing has changed.
+    pub async fn reload(&self, definitions: Definitions) -> Result<(), Error> {
+        let mut defined = Defined::default();
+        defined.add(definitions)?;
+        let registry = self.rooms.parts.registry(defined)?;
+        Ok(self.rooms.engine.replace(registry).await?)
+    }
+
+    /// As [`Running::until_signal`], with signals that were listened to before. `hung_up` is what SIGHUP means.
+    pub(crate) async fn until(mut self, mut signals: Signals, hung_up: impl AsyncFn(&Self)) -> Result<(), Error> {
+        let mut hangups = signals.hangups.take();
+        let failed = loop {
+            tokio::select! {
+                name = signals.next() => break stopping(name),
+                ended = self.serving.join_next() => break ended,
+                () = next_hangup(&mut hangups) => {}
             }
-            ended = self.serving.join_next() => ended,
+            tokio::select! {
+                () = hung_up(&self) => {}
+                name = signals.next() => break stopping(name),
+            }
         };
         tokio::select! {
             ended = self.shutdown() => ended?,
@@ -173,6 +194,20 @@ impl Running {
         self.rooms.database.close().await?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Nothing failed: a signal came.
+fn stopping<T>(signal: &str) -> Option<T> {
+    tracing::info!(signal, "stopping; a second signal stops at once");
+    None
+}
+
+/// The next SIGHUP; never, when nobody listens.
+async fn next_hangup(hangups: &mut Option<Signal>) {
+    match hangups {
+        Some(hangups) => drop(hangups.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -230,12 +265,19 @@ async fn listen(settings: &Settings) -> Result<TcpListener, Error> {
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangups: Option<Signal>,
 }
 
 impl Signals {
     pub(crate) fn listen() -> Result<Self, Error> {
         let on = |kind| signal(kind).map_err(Error::io("signals cannot be received"));
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())?, hangups: None })
+    }
+
+    /// SIGHUP too, from now on; it would end the process otherwise.
+    pub(crate) fn and_hangups(self) -> Result<Self, Error> {
+        let hangups = signal(SignalKind::hangup()).map_err(Error::io("signals cannot be received"))?;
+        Ok(Self { hangups: Some(hangups), ..self })
     }
 
     /// Does `work` to its end, and tells whether a signal came meanwhile: what is half opened cannot be closed well.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use daybook_domain::component::AgentConfig;
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{RunId, StreamId};
 use daybook_domain::message::Message;
@@ -20,6 +19,7 @@ use crate::error::QueryError;
 use crate::frame::{FrameBody, frame_count, frames_of, set_frame};
 use crate::live::{Left, LiveRun};
 use crate::plan::{Action, Partial, Plan, Planner};
+use crate::registry::Agent;
 use crate::tool_calls::ToolEnd;
 
 /// How often a run whose session is busy looks for itself whether it may go; it is rung up sooner.
@@ -56,7 +56,8 @@ impl Exit {
 pub(crate) struct Driver {
     pub engine: Arc<Inner>,
     pub live: Arc<LiveRun>,
-    pub config: Arc<AgentConfig>,
+    /// What the run was accepted with, whatever its id stands for by now.
+    pub agent: Arc<Agent>,
     pub state: RunState,
     pub version: u64,
     pub epoch: u64,
@@ -76,7 +77,7 @@ impl Driver {
     pub fn new(
         engine: Arc<Inner>,
         live: Arc<LiveRun>,
-        config: Arc<AgentConfig>,
+        agent: Arc<Agent>,
         state: RunState,
         version: u64,
         epoch: u64,
@@ -84,7 +85,7 @@ impl Driver {
         Self {
             engine,
             live,
-            config,
+            agent,
             state,
             version,
             epoch,
@@ -152,7 +153,7 @@ impl Driver {
 
     fn planner<'a>(&'a self, history: (&'a [RunId], &'a [Message]), session_state: Map<String, Value>) -> Planner<'a> {
         Planner {
-            config: &self.config,
+            config: &self.agent.config,
             now_ms: self.engine.now_ms(),
             fresh_id: &*self.engine.ports.ids,
             history,
@@ -349,7 +350,7 @@ impl Driver {
             if known.version == 0 {
                 self.engine.sessions.refresh(self.live.log, &self.live.hub.meta.session_id, &mut known).await?;
             }
-            last_runs(&known.state.recent, self.config.history_runs)
+            last_runs(&known.state.recent, self.agent.config.history_runs)
         };
         let messages = self.engine.history(self.live.log, &ids).await?;
         self.history = Some((ids, messages));

@@ -1,7 +1,7 @@
 //! The engine's handle: the one door for commands, and the queries that are answered from folds.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use daybook_domain::command::{Command, Envelope};
@@ -94,7 +94,9 @@ pub struct RunDetail {
 
 pub(crate) struct Inner {
     pub store: Store,
-    pub registry: Registry,
+    registry: RwLock<Arc<Registry>>,
+    /// Held while the registry is being replaced.
+    replacing: tokio::sync::Mutex<()>,
     pub options: EngineOptions,
     pub ports: Ports,
     pub redactor: Redactor,
@@ -145,7 +147,8 @@ impl Engine {
                 .max_capacity(64 << 20)
                 .build(),
             store,
-            registry,
+            registry: RwLock::new(Arc::new(registry)),
+            replacing: tokio::sync::Mutex::default(),
             options,
             ports,
             tasks,
@@ -169,9 +172,23 @@ impl Engine {
         }
     }
 
-    /// What this server can run.
-    pub fn registry(&self) -> &Registry {
-        &self.inner.registry
+    /// What this server can run, as of now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.inner.registry()
+    }
+
+    /// Puts `registry` in the place of what this server can run. Runs that were accepted, also those that wait, end
+    /// with what they were accepted with, also when their agents or models are gone.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Store`] when the log does not answer; then nothing has changed.
+    pub async fn replace(&self, mut registry: Registry) -> Result<(), ExecuteError> {
+        let _alone = self.inner.replacing.lock().await;
+        registry.succeed(&self.inner.registry());
+        // Before a run can refer to them.
+        node::record_configs(&self.inner, &registry).await?;
+        *self.inner.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+        Ok(())
     }
 
     /// How many runs this node holds.
@@ -293,6 +310,10 @@ impl Inner {
         self.tasks.spawn(async move { abandoned.run_until_cancelled(task).await });
     }
 
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn live(&self, log: LogId, run: &RunId) -> Option<Arc<LiveRun>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(&(log, run.clone())).cloned()
     }
@@ -310,7 +331,7 @@ impl Inner {
     }
 
     pub async fn config(&self, log: LogId, hash: &str) -> Result<Arc<AgentConfig>, QueryError> {
-        if let Some(agent) = self.registry.agents().iter().find(|agent| agent.hash == hash) {
+        if let Some(agent) = self.registry().by_hash(hash) {
             return Ok(agent.config.clone());
         }
         if let Some(config) = self.configs.get(hash).await {

@@ -56,8 +56,8 @@ impl Driver {
     }
 
     async fn stream(&self, call: &ModelCall, seen: &mut Seen) -> Result<Result<ChatResponse, ModelError>, Exit> {
-        let Some(model) = self.engine.registry.model(&self.config.model.key) else {
-            let key = &self.config.model.key;
+        let Some(model) = self.agent.model.clone() else {
+            let key = &self.agent.config.model.key;
             let message = format!("this server no longer has the model {key:?} that the run started with");
             return Ok(Err(ModelError::Unsupported(message)));
         };

@@ -16,6 +16,7 @@ use crate::error::ExecuteError;
 use crate::frame::{FrameBody, RunMeta};
 use crate::hub::Hub;
 use crate::live::LiveRun;
+use crate::registry::Registry;
 use crate::signals::listen;
 
 /// How often the node shows that it lives and looks for runs that nobody has.
@@ -56,7 +57,7 @@ pub(crate) async fn join(engine: &Engine) -> Result<(), ExecuteError> {
     let inner = &engine.inner;
     let (id, host, pid) = (inner.node_id.clone(), inner.options.host.clone(), std::process::id());
     inner.store.join_node(&NodeInfo { id, host, pid }).await?;
-    record_configs(inner).await?;
+    record_configs(inner, &inner.registry()).await?;
     let position = inner.store.head(LogId::DEFAULT).await?;
     claim(inner).await;
     inner.spawn(listen(inner.clone(), LogId::DEFAULT, position));
@@ -79,8 +80,9 @@ pub(crate) async fn leave(engine: &Engine) {
     }
 }
 
-async fn record_configs(inner: &Arc<Inner>) -> Result<(), ExecuteError> {
-    for agent in inner.registry.agents() {
+/// Records the configurations of all agents, each once.
+pub(crate) async fn record_configs(inner: &Arc<Inner>, registry: &Registry) -> Result<(), ExecuteError> {
+    for agent in registry.agents() {
         let configure = Configure { config: (*agent.config).clone() };
         let Ok(events) = ComponentState::default().decide(configure) else { continue };
         let write = StreamWrite {
@@ -132,7 +134,8 @@ async fn rejoin(inner: &Arc<Inner>) {
 
 /// Takes over runs that no living node has, as far as this one can run them.
 async fn claim(inner: &Arc<Inner>) {
-    let (components, tools) = (inner.registry.component_names(), inner.registry.tool_names());
+    let registry = inner.registry();
+    let (components, tools) = (registry.component_names(), registry.tool_names());
     let log = LogId::DEFAULT;
     let leases = match inner.store.claim_leases(log, &inner.node_id, &components, &tools, CLAIM_LIMIT).await {
         Ok(leases) => leases,
@@ -160,7 +163,8 @@ async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> Result<(), E
     let live = LiveRun::new(log, hub);
     let key = (log, lease.tree.clone());
     inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
-    let driver = Driver::new(inner.clone(), live, config, state, version, lease.epoch);
+    let agent = inner.registry().pinned(config, &accepted.config_hash);
+    let driver = Driver::new(inner.clone(), live, agent, state, version, lease.epoch);
     inner.spawn(resume(driver));
     Ok(())
 }

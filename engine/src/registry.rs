@@ -8,7 +8,7 @@ use daybook_domain::ids::ComponentId;
 use daybook_models::ChatModel;
 use daybook_tools::ToolSet;
 
-/// An agent as this server can run it.
+/// An agent as this server can run it. A run keeps the one it began with.
 pub struct Agent {
     /// Its configuration, which runs pin.
     pub config: Arc<AgentConfig>,
@@ -16,6 +16,8 @@ pub struct Agent {
     pub hash: String,
     /// The code of its tools.
     pub tools: ToolSet,
+    /// Its model; none when the configuration is another server's, and this one has no model of that name.
+    pub model: Option<Arc<dyn ChatModel>>,
 }
 
 /// Why components cannot be registered.
@@ -39,11 +41,21 @@ pub enum RegistryError {
     Json(String, serde_json::Error),
 }
 
-/// What this server can run.
+/// What this server can run. To change it, another one takes its place.
 #[derive(Default)]
 pub struct Registry {
     agents: Vec<Arc<Agent>>,
     by_id: HashMap<ComponentId, usize>,
+    models: BTreeMap<String, Arc<dyn ChatModel>>,
+    tools: ToolSet,
+    retired: Retired,
+}
+
+/// What registries before this one had, for the runs that began with it. Kept while the process lives.
+#[derive(Default, Clone)]
+struct Retired {
+    /// By their configurations' hashes.
+    agents: HashMap<String, Arc<Agent>>,
     models: BTreeMap<String, Arc<dyn ChatModel>>,
 }
 
@@ -51,6 +63,11 @@ impl Registry {
     /// Makes a model known under `key`.
     pub fn add_model(&mut self, key: impl Into<String>, model: Arc<dyn ChatModel>) {
         self.models.insert(key.into(), model);
+    }
+
+    /// Makes tools known that agents need not have now: an earlier run's agent may have had them.
+    pub fn add_tools(&mut self, tools: &ToolSet) {
+        self.tools.extend(tools.iter().map(|(name, tool)| (name.clone(), Arc::clone(tool))));
     }
 
     /// Makes an agent known; its tools' schemas go into its configuration.
@@ -62,7 +79,8 @@ impl Registry {
         if self.by_id.contains_key(&id) {
             return Err(RegistryError::DuplicateAgent(id.to_string()));
         }
-        if !self.models.contains_key(&config.model.key) {
+        let model = self.models.get(&config.model.key).cloned();
+        if model.is_none() {
             let known: Vec<&str> = self.models.keys().map(String::as_str).collect();
             return Err(RegistryError::UnknownModel {
                 agent: id.to_string(),
@@ -79,7 +97,8 @@ impl Registry {
         config.tools = specs;
         let hash = config_hash(&config).map_err(|error| RegistryError::Json(id.to_string(), error))?;
         self.by_id.insert(id, self.agents.len());
-        self.agents.push(Arc::new(Agent { config: Arc::new(config), hash, tools }));
+        self.add_tools(&tools);
+        self.agents.push(Arc::new(Agent { config: Arc::new(config), hash, tools, model }));
         Ok(())
     }
 
@@ -93,21 +112,140 @@ impl Registry {
         self.by_id.get(id).and_then(|at| self.agents.get(*at))
     }
 
-    /// A model.
-    pub fn model(&self, key: &str) -> Option<&Arc<dyn ChatModel>> {
-        self.models.get(key)
+    /// One agent, or one that there was earlier: its runs can still be asked for.
+    pub fn known(&self, id: &ComponentId) -> Option<&Arc<Agent>> {
+        self.agent(id).or_else(|| self.retired.agents.values().find(|agent| agent.config.id == *id))
     }
 
-    /// The names of all tools of all agents: a node claims only runs whose tools it has.
+    /// Keeps what `earlier` had and this one lacks, so that the runs that began with it can end here.
+    pub(crate) fn succeed(&mut self, earlier: &Self) {
+        let Retired { agents, models } = earlier.retired.clone();
+        self.retired.agents.extend(agents);
+        self.retired.models.extend(models);
+        self.retired.agents.extend(earlier.agents.iter().map(|agent| (agent.hash.clone(), agent.clone())));
+        self.retired.models.extend(earlier.models.clone());
+        for (name, tool) in &earlier.tools {
+            self.tools.entry(name.clone()).or_insert_with(|| tool.clone());
+        }
+    }
+
+    /// The agent whose configuration has this hash, now or earlier.
+    pub(crate) fn by_hash(&self, hash: &str) -> Option<&Arc<Agent>> {
+        self.agents.iter().find(|agent| agent.hash == hash).or_else(|| self.retired.agents.get(hash))
+    }
+
+    /// The agent of a run that began with `config`: the one this process has or had, or else one put together from
+    /// the models and tools of the same names.
+    pub(crate) fn pinned(&self, config: Arc<AgentConfig>, hash: &str) -> Arc<Agent> {
+        if let Some(agent) = self.by_hash(hash) {
+            return agent.clone();
+        }
+        let tool = |name: &String| Some((name.clone(), self.tools.get(name)?.clone()));
+        let tools = config.tools.iter().filter_map(|spec| tool(&spec.name)).collect();
+        let key = &config.model.key;
+        let model = self.models.get(key).or_else(|| self.retired.models.get(key)).cloned();
+        Arc::new(Agent { hash: hash.to_owned(), tools, model, config })
+    }
+
+    /// The names of all tools there are: a node claims only runs whose tools it has.
     pub fn tool_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.agents.iter().flat_map(|agent| agent.tools.keys().cloned()).collect();
+        self.tools.keys().cloned().collect()
+    }
+
+    /// The components' names as leases carry them, also of those that only earlier runs are of.
+    pub fn component_names(&self) -> Vec<String> {
+        let all = self.agents.iter().chain(self.retired.agents.values());
+        let mut names: Vec<String> = all.map(|agent| format!("agent:{}", agent.config.id)).collect();
         names.sort();
         names.dedup();
         names
     }
+}
 
-    /// The components' names as leases carry them.
-    pub fn component_names(&self) -> Vec<String> {
-        self.agents.iter().map(|agent| format!("agent:{}", agent.config.id)).collect()
+#[cfg(test)]
+mod tests {
+    use daybook_domain::component::ModelRef;
+    use daybook_domain::tool::Effect;
+    use daybook_models::DemoModel;
+    use daybook_tools::{FunctionTool, ToolContext};
+    use serde_json::Map;
+
+    use super::*;
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Nothing {}
+
+    fn tools(names: &[&str]) -> ToolSet {
+        let tool = |name: &&str| {
+            let call = |_: ToolContext, _: Nothing| async { Ok(String::new()) };
+            let tool = FunctionTool::new(*name, "Does nothing.", Effect::Pure, call);
+            ((*name).to_owned(), Arc::new(tool) as Arc<dyn daybook_tools::Tool>)
+        };
+        names.iter().map(tool).collect()
+    }
+
+    fn config(id: &str, model: &str, instruction: &str) -> AgentConfig {
+        AgentConfig {
+            id: ComponentId::parse(id).unwrap(),
+            name: id.to_owned(),
+            description: None,
+            role: None,
+            instructions: vec![instruction.to_owned()],
+            model: ModelRef {
+                key: model.to_owned(),
+                id: "demo".to_owned(),
+                provider: "Daybook".to_owned(),
+                class: "Demo".to_owned(),
+            },
+            temperature: None,
+            max_tokens: None,
+            tools: Vec::new(),
+            history_runs: 0,
+            session_state: Map::new(),
+            max_iterations: 1,
+            metadata: Map::new(),
+        }
+    }
+
+    fn registry(models: &[&str], agents: &[(&str, &str, &[&str])]) -> Registry {
+        let mut registry = Registry::default();
+        models.iter().for_each(|name| registry.add_model(*name, Arc::new(DemoModel::default())));
+        for (id, instruction, names) in agents {
+            registry.add_agent(config(id, models[0], instruction), tools(names)).unwrap();
+        }
+        registry
+    }
+
+    #[test]
+    fn what_is_replaced_stays_for_the_runs_that_began_with_it() {
+        let first = registry(&["a"], &[("one", "first", &["x"]), ("gone", "first", &["y"])]);
+        let (one, gone) = (first.agents()[0].clone(), first.agents()[1].clone());
+        let mut second = registry(&["b"], &[("one", "second", &["z"])]);
+        second.succeed(&first);
+        let mut third = registry(&["c"], &[("one", "third", &[])]);
+        third.succeed(&second);
+
+        assert_eq!(third.agents().len(), 1);
+        assert!(third.agent(&gone.config.id).is_none());
+        assert!(Arc::ptr_eq(third.known(&gone.config.id).unwrap(), &gone));
+        for earlier in [&one, &gone] {
+            assert!(Arc::ptr_eq(&third.pinned(earlier.config.clone(), &earlier.hash), earlier));
+        }
+        // A node claims what it can run to its end.
+        assert_eq!(third.component_names(), ["agent:gone", "agent:one"]);
+        assert_eq!(third.tool_names(), ["x", "y", "z"]);
+    }
+
+    #[test]
+    fn a_configuration_of_another_server_gets_what_has_the_same_names() {
+        let mut other = config("one", "a", "other");
+        other.tools = tools(&["x", "w"]).values().map(|tool| tool.spec().clone()).collect();
+        let here = registry(&["a"], &[("one", "here", &[]), ("two", "here", &["x"])]);
+        let agent = here.pinned(Arc::new(other.clone()), "its hash");
+        assert_eq!(agent.config.instructions, ["other"]);
+        assert!(agent.model.is_some());
+        assert_eq!(agent.tools.keys().collect::<Vec<_>>(), ["x"]);
+        other.model.key = "b".to_owned();
+        assert!(here.pinned(Arc::new(other), "its hash").model.is_none());
     }
 }

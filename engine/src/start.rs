@@ -38,7 +38,7 @@ pub(crate) async fn start_run(
     mut command: StartRun,
 ) -> Result<Outcome, ExecuteError> {
     let inner = &engine.inner;
-    let agent = inner.registry.agent(&command.component.id).ok_or(ExecuteError::UnknownComponent)?.clone();
+    let agent = inner.registry().agent(&command.component.id).ok_or(ExecuteError::UnknownComponent)?.clone();
     if engine.run_count() >= inner.options.max_runs {
         return Err(ExecuteError::TooManyRuns(inner.options.max_runs));
     }
@@ -242,7 +242,7 @@ impl Start<'_> {
             let live = LiveRun::new(self.log, hub);
             let key = (self.log, self.run_id.clone());
             self.inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
-            let mut driver = Driver::new(self.inner.clone(), live, self.agent.config.clone(), state, version, 1);
+            let mut driver = Driver::new(self.inner.clone(), live, self.agent.clone(), state, version, 1);
             driver.history = accepted.history;
             self.inner.spawn(driver.drive(accepted.plan.action));
         }

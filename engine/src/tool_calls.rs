@@ -65,9 +65,8 @@ impl Driver {
 
     /// The tool's code and its arguments, or what the model is told instead.
     fn prepare(&self, start: &ToolStart) -> Result<Prepared, String> {
-        let agent = self.engine.registry.agent(&self.config.id);
-        let Some(tool) = agent.and_then(|agent| agent.tools.get(&start.tool)).cloned() else {
-            let names: Vec<&str> = self.config.tools.iter().map(|tool| tool.name.as_str()).collect();
+        let Some(tool) = self.agent.tools.get(&start.tool).cloned() else {
+            let names: Vec<&str> = self.agent.config.tools.iter().map(|tool| tool.name.as_str()).collect();
             return Err(format!("there is no tool {:?}; there are: {}", start.tool, names.join(", ")));
         };
         let written = self.arguments.get(&start.call_id).unwrap_or(&start.arguments);

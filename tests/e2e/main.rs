@@ -16,6 +16,7 @@ mod nodes;
 mod operating;
 mod privacy;
 mod private_database;
+mod reload;
 mod runs;
 mod support;
 mod watching;

@@ -56,13 +56,23 @@ impl AppState {
         self.tasks.wait().await;
     }
 
-    /// The agent of this id.
+    /// The agent of this id, to be run.
     ///
     /// # Errors
     /// 404 when this server has none, also for a text that can be no id.
-    pub(crate) fn agent(&self, id: &str) -> Result<&Arc<Agent>, ApiError> {
+    pub(crate) fn agent(&self, id: &str) -> Result<Arc<Agent>, ApiError> {
         let id = ComponentId::parse(id).ok();
-        let agent = id.and_then(|id| self.engine.registry().agent(&id));
+        let agent = id.and_then(|id| self.engine.registry().agent(&id).cloned());
+        agent.ok_or_else(|| ApiError::not_found("Agent not found"))
+    }
+
+    /// The agent of this id, to ask for its runs: also one that can no longer be run.
+    ///
+    /// # Errors
+    /// As [`AppState::agent`].
+    pub(crate) fn known_agent(&self, id: &str) -> Result<Arc<Agent>, ApiError> {
+        let id = ComponentId::parse(id).ok();
+        let agent = id.and_then(|id| self.engine.registry().known(&id).cloned());
         agent.ok_or_else(|| ApiError::not_found("Agent not found"))
     }
 

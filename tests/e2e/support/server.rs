@@ -124,6 +124,16 @@ impl World {
         Server::start(command, &self.dir.path().join(format!("{}.log", uuid::Uuid::now_v7()))).await
     }
 
+    /// `daybook serve` with these definitions.
+    pub async fn serve(&self, config: &Path) -> Server {
+        let mut command = daybook();
+        command.args(["serve", "--port", "0", "--config"]).arg(config).arg("--data-dir").arg(self.data_dir());
+        if let Some(database) = &self.database {
+            command.env("DATABASE_URL", &database.url).env("DAYBOOK_MASTER_KEY", &database.key);
+        }
+        Server::start(command, &self.dir.path().join(format!("{}.log", uuid::Uuid::now_v7()))).await
+    }
+
     /// How a server is started.
     pub fn command(&self) -> Command {
         let mut command = Command::new(built("reference_os"));
@@ -165,6 +175,16 @@ impl Server {
             panic!("the server did not start: {}", std::fs::read_to_string(log).unwrap_or_default());
         };
         Self { api: Api::at(&format!("http://{address}")), child, log: log.to_owned() }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it has logged `words`.
+    pub async fn logged(&self, words: &str) {
+        eventually(&format!("the log says {words}"), async || self.log().contains(words).then_some(())).await;
     }
 
     /// Ends it at once and without its knowledge.

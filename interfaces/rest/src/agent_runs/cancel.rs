@@ -39,7 +39,7 @@ impl CancelAgentRun {
         /// The run's session; a run of another session is unknown.
         session_id: Query<Option<Raw<String>>>,
     ) -> Result<Json<Nothing>, ApiError> {
-        let agent = self.0.agent(&agent_id)?.config.id.clone();
+        let agent = self.0.known_agent(&agent_id)?.config.id.clone();
         let command = CancelRun {
             component: Some(ComponentRef::agent(agent)),
             run_id: super::run_id(&run_id)?,

@@ -37,7 +37,7 @@ impl GetRun {
     ) -> Result<Answer<RunOutput>, ApiError> {
         let at = At("query", "session_id");
         let session: SessionId = params::id(at, session_id.text(at)?)?;
-        let agent = ComponentRef::agent(self.0.agent(&agent_id)?.config.id.clone());
+        let agent = ComponentRef::agent(self.0.known_agent(&agent_id)?.config.id.clone());
         let run = super::run_id(&run_id)?;
         let (row, lag) = reads::found(self.0.views.run(LOG, None, &run).await?, super::run_not_found)?;
         if row.state.component() != Some(&agent) || row.state.session_id() != Some(&session) {

@@ -32,7 +32,7 @@ impl ListRuns {
     ) -> Result<Answer<Vec<RunSchema>>, ApiError> {
         let at = At("query", "session_id");
         let session: SessionId = params::id(at, session_id.text(at)?)?;
-        let agent = ComponentRef::agent(self.0.agent(&agent_id)?.config.id.clone());
+        let agent = ComponentRef::agent(self.0.known_agent(&agent_id)?.config.id.clone());
         let missing = || ApiError::not_found("Session not found");
         reads::found(self.0.views.session(LOG, None, &session).await?, missing)?;
         let statuses = text(&status).map(|word| run_status(&word.to_ascii_uppercase()).into_iter().collect::<Vec<_>>());

@@ -60,7 +60,7 @@ impl ResumeRun {
     ) -> Result<Resumed, ApiError> {
         let after = after(&form.0, text(&last_event_id))?;
         let session: Option<SessionId> = form.0.id("session_id")?;
-        let agent = self.0.agent(&agent_id)?.config.id.clone();
+        let agent = self.0.known_agent(&agent_id)?.config.id.clone();
         let run = super::run_id(&run_id)?;
         let Some(watch) = self.watch(&run, after, &agent, session.as_ref()).await? else {
             return Ok(Resumed::Events(Events::unknown(&run)));

@@ -18,7 +18,7 @@ impl ListAgents {
     #[expect(clippy::unused_async, reason = "handlers are async")]
     async fn list(&self, _guard: Guard<AgentsRead>) -> Result<Json<Vec<AgentResponse>>, ApiError> {
         let db_id = &self.0.settings.db_id;
-        let agents = self.0.engine.registry().agents();
-        Ok(Json(agents.iter().map(|agent| AgentResponse::of(&agent.config, db_id)).collect()))
+        let registry = self.0.engine.registry();
+        Ok(Json(registry.agents().iter().map(|agent| AgentResponse::of(&agent.config, db_id)).collect()))
     }
 }

@@ -118,7 +118,8 @@ impl Config {
     #[oai(path = "/config", method = "get", tag = "Tag::Core", operation_id = "get_config")]
     #[expect(clippy::unused_async, reason = "handlers are async")]
     async fn config(&self, _guard: Guard<ConfigRead>) -> Result<Json<ConfigResponse>, ApiError> {
-        let (settings, agents) = (&self.0.settings, self.0.engine.registry().agents());
+        let (settings, registry) = (&self.0.settings, self.0.engine.registry());
+        let agents = registry.agents();
         let db_id = settings.db_id.clone();
         Ok(Json(ConfigResponse {
             os_id: settings.os_id.clone(),
