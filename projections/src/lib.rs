@@ -3,6 +3,7 @@
 
 mod error;
 mod kinds;
+mod lead;
 mod parked;
 mod post;
 mod progress;

@@ -17,14 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{ApplyError, PostError};
 use crate::kinds;
+use crate::lead::{self, lock_key};
 use crate::parked::{self, Parked};
 use crate::progress::{Progress, Served};
 use crate::projection::{Projection, Scope};
 
 /// The most events applied in one transaction.
 const BATCH: usize = 1000;
-/// How often a node that waits for the lead tries again.
-const LEAD_RETRY: Duration = Duration::from_secs(2);
 /// How long new events may gather before they are applied, unless a reader waits for them.
 const LINGER: Duration = Duration::from_millis(10);
 
@@ -39,6 +38,8 @@ pub(crate) struct Poster<P> {
     pub log: LogId,
     pub progress: Arc<Progress>,
     pub stop: CancellationToken,
+    /// How long a leader may be silent before others take the lead from it.
+    pub silence: Duration,
     /// What is being tried again; nothing when all is well.
     pub trouble: watch::Sender<Option<String>>,
     pub projection: PhantomData<P>,
@@ -91,7 +92,7 @@ impl<P: Projection> Poster<P> {
         let options = self.store.pool().connect_options();
         let mut db = PgConnection::connect_with(&options).await?;
         sqlx::raw_sql(SETTINGS).execute(&mut db).await?;
-        if !self.take_lead(&mut db).await? {
+        if !lead::take(&mut db, &lock_key(P::NAME, self.scope()), self.silence, &self.stop).await? {
             return Ok(());
         }
         let _leading = Leading::begin(&self.progress);
@@ -107,28 +108,10 @@ impl<P: Projection> Poster<P> {
             if caught_up {
                 self.ready(&mut place).await?;
                 self.trouble.send_replace(None);
-                self.wait(&mut head, place.position).await?;
+                self.wait(&mut head, &mut place).await?;
             }
         }
         Ok(())
-    }
-
-    /// Takes the projection's lock; `false` when asked to stop while waiting for it.
-    async fn take_lead(&self, db: &mut PgConnection) -> Result<bool, PostError> {
-        let key = lock_key(P::NAME, self.scope());
-        loop {
-            let leads: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
-                .bind(&key)
-                .fetch_one(&mut *db)
-                .await?;
-            if leads {
-                return Ok(true);
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => return Ok(false),
-                () = sleep(LEAD_RETRY) => {}
-            }
-        }
     }
 
     /// Reads the checkpoint, or makes one with empty tables.
@@ -232,10 +215,18 @@ impl<P: Projection> Poster<P> {
     }
 
     /// Waits for new events, and a moment longer for more of them unless somebody reads.
-    async fn wait(&self, head: &mut watch::Receiver<u64>, position: u64) -> Result<(), PostError> {
-        tokio::select! {
-            () = self.stop.cancelled() => return Ok(()),
-            moved = head.wait_for(|head| *head > position) => { moved.map_err(|_| StoreError::Closed)?; }
+    async fn wait(&self, head: &mut watch::Receiver<u64>, place: &mut Place) -> Result<(), PostError> {
+        loop {
+            let moved = async { head.wait_for(|head| *head > place.position).await.map(drop) };
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                moved = moved => {
+                    moved.map_err(|_| StoreError::Closed)?;
+                    break;
+                }
+                () = sleep(self.silence / 4) => {}
+            }
+            lead::show_life(&mut place.db).await?;
         }
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -421,11 +412,6 @@ impl<P: Projection> Poster<P> {
         tx.commit().await?;
         Ok(true)
     }
-}
-
-/// What the leader of a view locks.
-fn lock_key(name: &str, scope: Scope) -> String {
-    format!("daybook projection {name} of log {} version {}", scope.log, scope.version)
 }
 
 /// Whether the stored event itself is at fault.

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::error::{PostError, ViewError};
+use crate::lead;
 use crate::parked;
 use crate::post::Poster;
 use crate::progress::Hub;
@@ -94,6 +95,7 @@ impl Runner {
             log: self.log,
             progress: self.hub.progress(self.log, P::NAME, P::VERSION),
             stop: self.stop.clone(),
+            silence: lead::SILENCE,
             trouble,
             projection: PhantomData,
         });

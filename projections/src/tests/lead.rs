@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::world::*;
 use crate::error::{ApplyError, PostError};
+use crate::lead;
 use crate::post::Poster;
 use crate::progress::{Hub, Served};
 use crate::projection::{Projection, Scope};
@@ -57,9 +58,46 @@ fn poster<P>(store: &Store, hub: &Hub, version: i32) -> Arc<Poster<P>> {
         log: LOG,
         progress: hub.progress(LOG, Runs::NAME, version),
         stop: CancellationToken::new(),
+        silence: lead::SILENCE,
         trouble: watch::Sender::new(None),
         projection: PhantomData,
     })
+}
+
+/// When the leader was last heard, in seconds.
+async fn heard(world: &World) -> Option<f64> {
+    let sql = "SELECT extract(epoch FROM a.state_change)::float8 FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+               WHERE l.locktype = 'advisory' AND l.granted AND a.state = 'idle' AND a.datname = current_database()";
+    sqlx::query_scalar(sql).fetch_optional(world.store.pool()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_leader_that_stands_still_loses_the_lead_and_one_that_lives_shows_it() {
+    let world = World::new().await;
+    world.append(vec![run_write("r", "s", &[accepted("r", "s", None, "a", "m", NOW)])]).await;
+    let hub = Hub::default();
+    let mut poster = poster::<Runs>(&world.store, &hub, Runs::VERSION);
+    Arc::get_mut(&mut poster).unwrap().silence = Duration::from_millis(400);
+    // As a stopped process does: it holds the lock, in the middle of a transaction, and says nothing.
+    let mut still = world.store.pool().acquire().await.unwrap().detach();
+    sqlx::raw_sql("BEGIN").execute(&mut still).await.unwrap();
+    let key = lead::lock_key(Runs::NAME, Scope { log: LOG, version: Runs::VERSION });
+    let lock = "SELECT pg_advisory_lock(hashtextextended($1, 0))";
+    sqlx::query(lock).bind(&key).execute(&mut still).await.unwrap();
+
+    let leading = tokio::spawn({
+        let poster = poster.clone();
+        async move { poster.lead().await }
+    });
+    until(|| async { poster.progress.is_leading() }).await;
+    assert!(sqlx::query("SELECT").execute(&mut still).await.is_err(), "it learns that it was deposed");
+    // With nothing to post, the new one is heard nevertheless.
+    until(|| async { heard(&world).await.is_some() }).await;
+    let first = heard(&world).await;
+    until(|| async { heard(&world).await.is_some_and(|at| Some(at) > first) }).await;
+    poster.stop.cancel();
+    leading.await.unwrap().unwrap();
+    world.end().await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub use server::{Server, World, daybook, open_dir};
 pub use sse::{Frame, Stream, check_order, said};
 
 /// After this long something that was to happen counts as never happening.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Looks again and again until `look` finds what it looks for.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
