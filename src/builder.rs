@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use daybook_engine::Registry;
 use daybook_models::{ChatModel, Models};
+use daybook_rest::{OpenApi, Routes};
 use daybook_store::MasterKey;
 use daybook_tools::{Tool, ToolSet};
 use secrecy::SecretString;
@@ -13,6 +14,8 @@ use crate::agent::{AgentDefinition, built_in_tools};
 use crate::config::Settings;
 use crate::definitions::Definitions;
 use crate::error::Error;
+use crate::handle::Handle;
+use crate::hooks::Hooks;
 use crate::models::{DEFAULT_MODEL, default_model};
 use crate::server::Daybook;
 
@@ -30,6 +33,15 @@ pub struct Builder {
     parts: Parts,
     defined: Defined,
     master_key: Option<MasterKey>,
+    around: Around,
+}
+
+/// What the program adds around the server.
+#[derive(Default)]
+pub(crate) struct Around {
+    pub(crate) handle: Handle,
+    pub(crate) hooks: Hooks,
+    pub(crate) routes: Vec<Routes>,
 }
 
 /// What a server can run by its code; stays while it serves.
@@ -105,6 +117,52 @@ impl Builder {
         self
     }
 
+    /// Reaches the server's agents from routes, tools and hooks that are made before it.
+    pub fn handle(&self) -> Handle {
+        self.around.handle.clone()
+    }
+
+    /// Routes of your own: a poem-openapi API, served beside Daybook's routes and described with them in
+    /// `/openapi.json` and `/docs`. They pass the same guard as Daybook's: once callers must show who they are, these
+    /// routes ask for it too. A handler learns who calls from a [`Caller`](crate::Caller) argument.
+    #[must_use]
+    pub fn routes(mut self, api: impl OpenApi + 'static) -> Self {
+        self.around.routes.push(Routes::new(api));
+        self
+    }
+
+    /// Routes of your own that anybody may use, for callers that show in another way who they are, such as webhooks
+    /// with a signature.
+    #[must_use]
+    pub fn public_routes(mut self, api: impl OpenApi + 'static) -> Self {
+        self.around.routes.push(Routes::public(api));
+        self
+    }
+
+    /// Done when agents can be run and before requests are served. An error ends the start.
+    #[must_use]
+    pub fn on_start<F, R, E>(mut self, hook: F) -> Self
+    where
+        F: FnOnce(Handle) -> R + Send + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::fmt::Display,
+    {
+        self.around.hooks.on_start(hook);
+        self
+    }
+
+    /// Done before anything stops, while agents can still be run; the last one given first. Together they may take as
+    /// long as `limits.shutdown_seconds`.
+    #[must_use]
+    pub fn on_stop<F, R>(mut self, hook: F) -> Self
+    where
+        F: FnOnce(Handle) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.around.hooks.on_stop(hook);
+        self
+    }
+
     /// The models and agents of a definitions file. Its server settings are a layer of [`Builder::settings`].
     ///
     /// # Errors
@@ -171,16 +229,17 @@ impl Builder {
         self
     }
 
-    /// Opens the database, joins the log, takes over what dead nodes left, and takes the port. Nothing is served yet.
+    /// Opens the database, joins the log, takes over what dead nodes left, takes the port, and does what
+    /// [`Builder::on_start`] says. Nothing is served yet.
     ///
     /// # Errors
     /// [`Error`] says in one sentence what is wrong and how to mend it; then nothing is left running.
     pub async fn build(self) -> Result<Daybook, Error> {
         install_crypto();
-        let Self { settings, parts, defined, master_key } = self;
+        let Self { settings, parts, defined, master_key, around } = self;
         tracing::debug!(data_dir = %settings.data_dir.display(), key = master_key.is_some(), "starting");
         let registry = parts.registry(defined)?;
-        Box::pin(Daybook::open(settings, parts, registry, master_key)).await
+        Box::pin(Daybook::open(settings, parts, registry, master_key, around)).await
     }
 }
 

@@ -1,9 +1,11 @@
 //! What can go wrong between the command line and a serving server, told so that a person can mend it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use daybook_engine::{ExecuteError, RegistryError};
 use daybook_models::SetupError;
+use daybook_rest::RoutesError;
 use daybook_store::embedded::EmbeddedError;
 use daybook_store::{MigrateError, StoreError};
 
@@ -90,6 +92,18 @@ pub enum Error {
     /// The engine.
     #[error("the engine did not start: {0}")]
     Engine(#[from] ExecuteError),
+    /// Routes of the program do not fit beside Daybook's.
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
+    /// What the program wanted done at the start was not.
+    #[error("on_start: {0}")]
+    Hook(String),
+    /// The server did not stop in time.
+    #[error(
+        "the server did not stop within {0:?} and was cut off; the log is whole, and running work goes on elsewhere \
+             or at the next start"
+    )]
+    Slow(Duration),
     /// The network, or a system call.
     #[error("{doing}: {source}")]
     Io {
@@ -111,6 +125,7 @@ impl Error {
             | Self::Definitions(_)
             | Self::Agent { .. }
             | Self::Registry(_)
+            | Self::Routes(_)
             | Self::Model { .. }
             | Self::Public(_)
             | Self::Host { .. }

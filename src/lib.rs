@@ -15,18 +15,30 @@
 //!     Effect::Pure,
 //!     |_: ToolContext, args: Weather| async move { Ok(format!("Sunny in {}, 21C", args.city)) },
 //! );
-//! Daybook::builder()
+//! let running = Daybook::builder()
 //!     .tool(weather)
 //!     .agent(AgentDefinition::new("guide").instruction("Be brief.").tool("get_weather").history_runs(3))
 //!     .port(8000)
 //!     .build()
 //!     .await?
-//!     .serve()
-//!     .await
+//!     .start();
+//! match running.agent("guide").run("How is the weather in Oslo?").session("thread-42").await {
+//!     Ok(answer) => println!("{}", answer.content),
+//!     Err(error) => println!("no answer: {error}"),
+//! }
+//! running.until_signal().await
 //! # }
 //! ```
+//!
+//! More: own routes, progress of tools, hooks, own models, in `docs/embedding.md` and `examples/`.
+
+/// The code of the page is tested with the code it is about.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+struct EmbeddingPage;
 
 mod agent;
+mod attachment;
 mod builder;
 pub mod cli;
 mod config;
@@ -34,27 +46,36 @@ mod database;
 mod definitions;
 mod demo;
 mod error;
+mod handle;
+mod hooks;
 mod host;
 mod init;
 mod key;
 mod logging;
 mod models;
 mod reload;
+mod run;
 mod server;
 
 pub use agent::AgentDefinition;
+pub use attachment::Attachment;
 pub use builder::{Builder, install_crypto};
 pub use config::{ConfigError, Limits, LogFormat, Settings};
 pub use definitions::{Definitions, DefinitionsError, Mistake, schema};
 pub use error::Error;
+pub use handle::Handle;
+pub use run::{Accepted, AgentHandle, Answer, Call, Events, Pieces, RunError, Whole};
 pub use server::{Daybook, Running};
 
 pub use daybook_domain as domain;
+pub use daybook_domain::media::MediaKind;
+pub use daybook_domain::run::{OnBusy, RunStatus};
 pub use daybook_domain::tool::{Effect, ToolSpec};
-pub use daybook_engine::Engine;
+pub use daybook_engine::{Engine, ExecuteError, Frame, FrameBody, QueryError};
 pub use daybook_models::{
     ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, DemoModel, ModelError, ModelInfo, OpenAiChat,
     OpenAiOptions, RetryPolicy, Timeouts,
 };
+pub use daybook_rest::{Caller, OpenApi};
 pub use daybook_store::MasterKey;
 pub use daybook_tools::{FunctionTool, Tool, ToolContext, ToolError};

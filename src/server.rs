@@ -2,29 +2,36 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daybook_domain::ids::LogId;
 use daybook_engine::{Engine, EngineOptions, Ports, Registry};
 use daybook_projections::Runner;
-use daybook_rest::AppState;
+use daybook_rest::{AppState, BoxEndpoint, EndpointExt as _, Routes};
 use daybook_store::{MasterKey, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::builder::{Builder, Defined, Parts};
+use crate::builder::{Around, Builder, Defined, Parts};
 use crate::config::Settings;
 use crate::database::Database;
 use crate::definitions::Definitions;
 use crate::error::Error;
+use crate::handle::Handle;
+use crate::hooks::Hooks;
 use crate::host;
+use crate::run::AgentHandle;
+
+/// What a stop may take beyond twice `limits.shutdown_seconds`, which hooks and running work may use up.
+const STOP_MARGIN: Duration = Duration::from_secs(15);
 
 /// A server that is ready to serve. Opened by [`Builder::build`].
 pub struct Daybook {
-    settings: Settings,
     address: SocketAddr,
     listener: TcpListener,
+    app: BoxEndpoint<'static>,
     rooms: Rooms,
 }
 
@@ -34,6 +41,11 @@ struct Rooms {
     database: Database,
     runner: Arc<Runner>,
     engine: Engine,
+    state: AppState,
+    handle: Handle,
+    hooks: Hooks,
+    /// How long running work may take to end.
+    grace: Duration,
 }
 
 /// A server that serves. Dropping it without [`Running::shutdown`] is like a crash: nothing is lost, and what ran goes
@@ -41,7 +53,6 @@ struct Rooms {
 pub struct Running {
     address: SocketAddr,
     rooms: Rooms,
-    state: AppState,
     serving: JoinSet<std::io::Result<()>>,
 }
 
@@ -56,18 +67,32 @@ impl Daybook {
         parts: Parts,
         registry: Registry,
         master_key: Option<MasterKey>,
+        around: Around,
     ) -> Result<Self, Error> {
         // The port comes first: a second server on it must not claim the first one's work.
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(Error::io("the address cannot be read"))?;
         let database = Database::open(&settings, master_key).await?;
-        match join(&settings, &database.store, registry).await {
-            Ok(engine) => {
-                let runner = Arc::new(Runner::start(database.store.clone(), LogId::DEFAULT));
-                Ok(Self { settings, address, listener, rooms: Rooms { parts, database, runner, engine } })
-            }
+        let engine = match join(&settings, &database.store, registry).await {
+            Ok(engine) => engine,
             Err(error) => {
                 database.close_after(&error).await;
+                return Err(error);
+            }
+        };
+        let runner = Arc::new(Runner::start(database.store.clone(), LogId::DEFAULT));
+        let (views, store) = (runner.views(), database.store.clone());
+        let (shown, stop) = (presented(&settings), CancellationToken::new());
+        let state = AppState::new(engine.clone(), views, store, Some(Arc::clone(&runner)), shown, stop);
+        let Around { handle, hooks, routes } = around;
+        let grace = settings.limits.grace();
+        let mut rooms = Rooms { parts, database, runner, engine, state, handle, hooks, grace };
+        match rooms.furnish(routes).await {
+            Ok(app) => Ok(Self { address, listener, app, rooms }),
+            Err(error) => {
+                if let Err(second) = rooms.close().await {
+                    tracing::warn!(error = %second, after = %error, "what was opened was not closed well");
+                }
                 Err(error)
             }
         }
@@ -83,31 +108,24 @@ impl Daybook {
         &self.rooms.engine
     }
 
+    /// The agent of this id, to be run from the program itself.
+    pub fn agent(&self, id: impl Into<String>) -> AgentHandle {
+        self.rooms.handle.agent(id)
+    }
+
     /// Serves in the background until told to stop.
     pub fn start(self) -> Running {
-        let Self { settings, address, listener, rooms } = self;
-        let stop = CancellationToken::new();
-        let state = AppState::new(
-            rooms.engine.clone(),
-            rooms.runner.views(),
-            rooms.database.store.clone(),
-            Some(Arc::clone(&rooms.runner)),
-            presented(&settings),
-            stop.clone(),
-        );
-        let (app, grace) = (daybook_rest::app(state.clone()), settings.limits.grace());
+        let Self { address, listener, app, rooms } = self;
+        let (stop, grace) = (rooms.state.stopping.clone(), rooms.grace);
         let mut serving = JoinSet::new();
         serving.spawn(async move { Box::pin(daybook_rest::serve(app, listener, stop, grace)).await });
         tracing::info!(%address, "Daybook serves");
-        Running { address, rooms, state, serving }
+        Running { address, rooms, serving }
     }
 
     /// Ends in good order without having served.
     pub(crate) async fn close(self) -> Result<(), Error> {
-        let Rooms { database, runner, engine, .. } = self.rooms;
-        engine.shutdown().await;
-        runner.stop().await;
-        database.close().await
+        self.rooms.close().await
     }
 
     /// Serves until SIGTERM or SIGINT, then stops in good order. A second signal stops at once.
@@ -128,6 +146,11 @@ impl Running {
     /// The engine, for commands and queries from the program itself.
     pub fn engine(&self) -> &Engine {
         &self.rooms.engine
+    }
+
+    /// The agent of this id, to be run from the program itself.
+    pub fn agent(&self, id: impl Into<String>) -> AgentHandle {
+        self.rooms.handle.agent(id)
     }
 
     /// Serves until SIGTERM or SIGINT, then stops in good order. A second signal stops at once.
@@ -175,25 +198,62 @@ impl Running {
         }
     }
 
-    /// Stops in good order: no new requests, running work is handed over, everything is written, the private
-    /// PostgreSQL ends.
+    /// Stops in good order: what [`Builder::on_stop`] says is done, no new requests, running work is handed over,
+    /// everything is written, the private PostgreSQL ends.
     ///
     /// # Errors
-    /// [`Error::Embedded`] when the private PostgreSQL did not end.
-    pub async fn shutdown(mut self) -> Result<(), Error> {
-        self.state.stopping.cancel();
-        self.state.finish().await;
+    /// [`Error::Embedded`] when the private PostgreSQL did not end, [`Error::Slow`] after twice
+    /// `limits.shutdown_seconds` and 15 seconds: then what was not done by then is cut off, as by a crash.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        let limit = self.rooms.grace * 2 + STOP_MARGIN;
+        let engine = self.rooms.engine.clone();
+        match tokio::time::timeout(limit, Box::pin(self.stop())).await {
+            Ok(stopped) => stopped,
+            Err(_) => {
+                engine.abandon();
+                Err(Error::Slow(limit))
+            }
+        }
+    }
+
+    async fn stop(self) -> Result<(), Error> {
+        let Self { mut rooms, mut serving, .. } = self;
+        rooms.hooks.stop(&rooms.handle, rooms.grace).await;
+        rooms.state.stopping.cancel();
+        rooms.state.finish().await;
         // Open streams end when the engine lets their runs go, so it stops while they are still served.
-        self.rooms.engine.shutdown().await;
-        while let Some(ended) = self.serving.join_next().await {
+        rooms.engine.shutdown().await;
+        while let Some(ended) = serving.join_next().await {
             if let Ok(Err(error)) = ended {
                 tracing::warn!(%error, "the HTTP server did not end well");
             }
         }
-        self.rooms.runner.stop().await;
-        self.rooms.database.close().await?;
+        rooms.release().await?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+impl Rooms {
+    /// Puts the routes together, connects the handle, and does what is to be done at the start.
+    async fn furnish(&mut self, routes: Vec<Routes>) -> Result<BoxEndpoint<'static>, Error> {
+        let app = daybook_rest::app(self.state.clone(), routes)?.map_to_response().boxed();
+        self.handle.connect(&self.engine);
+        self.hooks.start(&self.handle).await?;
+        Ok(app)
+    }
+
+    async fn close(self) -> Result<(), Error> {
+        self.engine.shutdown().await;
+        self.release().await
+    }
+
+    /// Closes what the engine worked with, once it has stopped.
+    async fn release(self) -> Result<(), Error> {
+        let Self { database, runner, handle, .. } = self;
+        handle.disconnect();
+        runner.stop().await;
+        database.close().await
     }
 }
 

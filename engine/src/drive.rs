@@ -12,6 +12,7 @@ use daybook_domain::run::{Ending, ErrorKind, RunCommand, RunEvent, RunState, Run
 use daybook_domain::session::SessionEvent;
 use daybook_store::{Append, AppendError, Expected, LeaseOp, Meta, StoreError, StreamWrite, Subject};
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::engine::Inner;
@@ -27,6 +28,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often a run that met an error of our own tries to go on before it is ended with that error.
 const MAX_STUMBLES: u32 = 10;
+
+/// How many words of tools may wait to be shown; further ones are not.
+const PROGRESS: usize = 64;
 
 /// Why a run is no longer driven here, though it has not ended.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,8 @@ pub(crate) struct Driver {
     pub arguments: HashMap<String, String>,
     pub in_flight: HashSet<String>,
     pub tools: JoinSet<ToolEnd>,
+    /// What tools tell of how far they are. Frames are numbered here only, so they pass through here.
+    pub progress: (mpsc::Sender<FrameBody>, mpsc::Receiver<FrameBody>),
     /// What the open model call had said when it was dropped.
     pub partial: Partial,
     pub granted: bool,
@@ -93,6 +99,7 @@ impl Driver {
             arguments: HashMap::new(),
             in_flight: HashSet::new(),
             tools: JoinSet::new(),
+            progress: mpsc::channel(PROGRESS),
             partial: Partial::default(),
             granted: false,
         }

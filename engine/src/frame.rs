@@ -107,6 +107,15 @@ pub enum FrameBody {
         /// The call.
         tool: Box<ToolRecord>,
     },
+    /// A tool tells how far it is. Shown and forgotten.
+    ToolProgress {
+        /// The call's id.
+        call_id: String,
+        /// The tool.
+        tool: String,
+        /// How far it is.
+        text: String,
+    },
     /// A tool call has an outcome, good or bad.
     ToolCallCompleted {
         /// The call.

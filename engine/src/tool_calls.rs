@@ -11,11 +11,15 @@ use futures::FutureExt;
 use serde_json::{Map, Value};
 
 use crate::drive::{Driver, Exit};
+use crate::frame::FrameBody;
 use crate::model_call::redact_json;
 use crate::plan::{Action, ToolStart, lost_a_secret};
 
 /// How long outcomes of tools beside each other are gathered for one commit.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// The most characters of one word about how far a tool is.
+const MOST_PROGRESS: usize = 4096;
 
 /// How a tool call ended.
 pub(crate) struct ToolEnd {
@@ -60,7 +64,13 @@ impl Driver {
         context.cancelled = self.live.cancelled.clone();
         let dependencies = self.state.accepted.as_ref().and_then(|accepted| accepted.dependencies.get().cloned());
         context.dependencies = Arc::new(dependencies.flatten().unwrap_or_default());
-        context
+        let (show, engine) = (self.progress.0.clone(), self.engine.clone());
+        let (call_id, tool) = (start.call_id.clone(), start.tool.clone());
+        context.with_progress(move |text| {
+            let text = engine.redactor.text(&text.chars().take(MOST_PROGRESS).collect::<String>());
+            // Nobody is hurt by words that are lost because there were too many.
+            let _ = show.try_send(FrameBody::ToolProgress { call_id: call_id.clone(), tool: tool.clone(), text });
+        })
     }
 
     /// The tool's code and its arguments, or what the model is told instead.
@@ -90,19 +100,24 @@ impl Driver {
             stopping.cancelled().await;
             tokio::time::sleep(grace).await;
         };
-        tokio::select! {
-            biased;
-            () = self.live.cancelled.cancelled() => self.drop_tools().await,
-            ended = self.tools.join_next() => match ended {
-                Some(Ok(end)) => self.tools_ended(end).await,
-                // Only an aborted task fails, and only a cancel aborts; nothing started means that a cancel closed
-                // the gate. In both cases its token comes.
-                Some(Err(_)) | None => {
-                    self.live.cancelled.cancelled().await;
-                    self.drop_tools().await
-                }
-            },
-            () = out_of_time => Err(Exit::Moved),
+        tokio::pin!(out_of_time);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.live.cancelled.cancelled() => return self.drop_tools().await,
+                // Before the ends: what a tool told is shown before it has ended.
+                Some(progress) = self.progress.1.recv() => self.show_piece(progress),
+                ended = self.tools.join_next() => return match ended {
+                    Some(Ok(end)) => self.tools_ended(end).await,
+                    // Only an aborted task fails, and only a cancel aborts; nothing started means that a cancel closed
+                    // the gate. In both cases its token comes.
+                    Some(Err(_)) | None => {
+                        self.live.cancelled.cancelled().await;
+                        self.drop_tools().await
+                    }
+                },
+                () = &mut out_of_time => return Err(Exit::Moved),
+            }
         }
     }
 
@@ -115,6 +130,9 @@ impl Driver {
             while let Some(Ok(end)) = self.tools.try_join_next() {
                 ends.push(end);
             }
+        }
+        while let Ok(progress) = self.progress.1.try_recv() {
+            self.show_piece(progress);
         }
         ends.sort_by_key(|end| self.state.tools.iter().position(|tool| tool.call.id == end.call_id));
         let (mut facts, mut session) = (Vec::new(), Vec::new());

@@ -9,6 +9,7 @@ mod cancel;
 mod cost;
 mod crash;
 mod definitions;
+mod embedding;
 mod idempotency;
 mod migrations;
 mod model_faults;

@@ -7,7 +7,7 @@ use crate::support::{PATIENCE, Script, World, check_order, eventually, said};
 
 impl World {
     /// The process id of the private PostgreSQL; none while it is down.
-    fn postgres(&self) -> Option<Pid> {
+    pub fn postgres(&self) -> Option<Pid> {
         let beside = self.data_dir().join("postgres.location");
         let data =
             std::fs::read_to_string(beside).map_or_else(|_| self.data_dir().join("postgres"), |at| at.trim().into());

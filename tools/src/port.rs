@@ -1,6 +1,7 @@
 //! The port: what the engine gives a tool and what it gets back.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -46,6 +47,17 @@ pub struct ToolContext {
     /// Fires when the run is being cancelled; the call's future is dropped soon after.
     pub cancelled: CancellationToken,
     state: Arc<Mutex<(Map<String, Value>, StatePatch)>>,
+    progress: Option<Progress>,
+}
+
+/// Where a call tells how far it is.
+#[derive(Clone)]
+struct Progress(Arc<dyn Fn(String) + Send + Sync>);
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
 }
 
 impl ToolContext {
@@ -67,6 +79,21 @@ impl ToolContext {
             dependencies: Arc::default(),
             cancelled: CancellationToken::new(),
             state: Arc::new(Mutex::new((state, StatePatch::default()))),
+            progress: None,
+        }
+    }
+
+    /// The same, with progress told to `show`.
+    #[must_use]
+    pub fn with_progress(self, show: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self { progress: Some(Progress(Arc::new(show))), ..self }
+    }
+
+    /// Tells those who watch the run how far the call is. It is shown and forgotten: neither the model nor the log
+    /// learns of it, a watcher may miss it, and of a text only the first 4,096 characters are shown.
+    pub fn progress(&self, text: impl Into<String>) {
+        if let Some(Progress(show)) = &self.progress {
+            show(text.into());
         }
     }
 

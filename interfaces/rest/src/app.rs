@@ -2,8 +2,10 @@
 
 use std::any::Any;
 
+use poem::endpoint::make_sync;
 use poem::http::StatusCode;
 use poem::middleware::CatchPanic;
+use poem::web::Html;
 use poem::{Endpoint, EndpointExt, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService};
 use serde_json::json;
@@ -12,20 +14,33 @@ use crate::compress::Compressed;
 use crate::cors::Cors;
 use crate::docs::Merged;
 use crate::limits::Limits;
+use crate::own::{Handlers, Routes, RoutesError, Table, Whole};
 use crate::request_id::RequestIds;
 use crate::settings::Settings;
 use crate::state::AppState;
 use crate::{agent_runs, agents, databases, meta, sessions};
 
-/// The whole interface.
-pub fn app(state: AppState) -> impl Endpoint {
+/// The whole interface, with `own` routes beside its own.
+///
+/// # Errors
+/// [`RoutesError`] when they do not fit together.
+pub fn app(state: AppState, own: Vec<Routes>) -> Result<impl Endpoint, RoutesError> {
     let (settings, tasks) = (state.settings.clone(), state.tasks.clone());
-    let service = service(routes(state), &settings);
+    let service = service(routes(state.clone()), &settings);
+    let (document, html) = (service.spec(), service.swagger_ui_html());
+    let mut table = Table::new();
+    routes(state).add_routes(&mut table);
+    let mut whole = Whole::new(table, &document);
+    let any = !own.is_empty();
+    own.into_iter().try_for_each(|own| whole.add(own))?;
+    let described = if any { format!("{:#}", whole.document) } else { document.clone() };
+    let html = html.replace(&document, &described);
+    let json = make_sync(move |_| Response::builder().content_type("application/json").body(described.clone()));
     let routes = Route::new()
-        .at("/openapi.json", poem::get(service.spec_endpoint()))
-        .nest("/docs", service.swagger_ui())
-        .nest("/", service);
-    surrounded(routes.data(tasks), &settings)
+        .at("/openapi.json", poem::get(json))
+        .nest("/docs", Route::new().at("/", poem::get(make_sync(move |_| Html(html.clone())))))
+        .nest("/", OpenApiService::new(Handlers(whole.table), settings.name.clone(), settings.version.clone()));
+    Ok(surrounded(routes.data(tasks), &settings))
 }
 
 /// Every handler.
@@ -75,7 +90,7 @@ fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 /// An error in the shape of all errors.
-pub(crate) fn problem(status: StatusCode, detail: &str) -> Response {
+pub fn problem(status: StatusCode, detail: &str) -> Response {
     let body = json!({ "detail": detail }).to_string();
     Response::builder().status(status).content_type("application/json; charset=utf-8").body(body)
 }

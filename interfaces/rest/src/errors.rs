@@ -133,6 +133,16 @@ impl From<ExecuteError> for ApiError {
     }
 }
 
+/// The answer to a command that was refused, for routes of the program that embeds Daybook.
+pub fn refused(error: ExecuteError) -> poem::Error {
+    ApiError::from(error).into()
+}
+
+/// The answer to a query that has none, likewise.
+pub fn unanswered(error: QueryError) -> poem::Error {
+    ApiError::from(error).into()
+}
+
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         match error {

@@ -39,44 +39,83 @@ scopes! {
     AgentsRun = "agents:run",
     /// See sessions.
     SessionsRead = "sessions:read",
+    /// Use the routes of the program that embeds Daybook.
+    OwnRoutes = "routes:use",
 }
 
-/// A caller that has the right `S`.
-pub(crate) struct Guard<S> {
+/// Who calls, and what the request says about where it came from.
+#[derive(Debug, Clone)]
+pub struct Caller {
     principal: Principal,
     idempotency_key: Option<String>,
     correlation_id: Option<String>,
     traceparent: Option<String>,
+}
+
+impl Caller {
+    /// The caller of `request`, when it has the right `scope`. Every request that needs one passes here.
+    pub(crate) fn admit(request: &Request, scope: &'static str) -> poem::Result<Self> {
+        tracing::trace!(scope, "everybody is allowed");
+        Ok(Self {
+            principal: Principal::anonymous(),
+            idempotency_key: idempotency_key(request)?,
+            correlation_id: request.data::<RequestId>().map(|id| id.0.clone()),
+            traceparent: traceparent(request),
+        })
+    }
+
+    /// Who calls.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The key the caller gave so that something is done once.
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.idempotency_key.as_deref()
+    }
+
+    /// A command of this caller by `interface`, with what the request says about where it came from. The idempotency
+    /// key is left out: it stands for the request, which may lead to several commands.
+    pub fn envelope(&self, interface: &'static str, command: impl Into<Command>) -> Envelope {
+        Envelope {
+            correlation_id: self.correlation_id.clone(),
+            traceparent: self.traceparent.clone(),
+            ..Envelope::new(self.principal.clone(), interface, command)
+        }
+    }
+}
+
+impl<'a> FromRequest<'a> for Caller {
+    async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
+        // On a guarded route the guard has asked already.
+        match request.data::<Self>() {
+            Some(caller) => Ok(caller.clone()),
+            None => Self::admit(request, Public::NAME),
+        }
+    }
+}
+
+/// A caller that has the right `S`.
+pub(crate) struct Guard<S> {
+    caller: Caller,
     scope: PhantomData<S>,
 }
 
 impl<S: Scope> Guard<S> {
     /// Who calls.
     pub fn principal(&self) -> &Principal {
-        &self.principal
+        self.caller.principal()
     }
 
     /// A command of this caller, with what the request says about where it came from.
     pub fn envelope(&self, command: impl Into<Command>) -> Envelope {
-        Envelope {
-            idempotency_key: self.idempotency_key.clone(),
-            correlation_id: self.correlation_id.clone(),
-            traceparent: self.traceparent.clone(),
-            ..Envelope::new(self.principal.clone(), "rest", command)
-        }
+        Envelope { idempotency_key: self.caller.idempotency_key.clone(), ..self.caller.envelope("rest", command) }
     }
 }
 
 impl<'a, S: Scope> FromRequest<'a> for Guard<S> {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
-        tracing::trace!(scope = S::NAME, "everybody is allowed");
-        Ok(Self {
-            principal: Principal::anonymous(),
-            idempotency_key: idempotency_key(request)?,
-            correlation_id: request.data::<RequestId>().map(|id| id.0.clone()),
-            traceparent: traceparent(request),
-            scope: PhantomData,
-        })
+        Ok(Self { caller: Caller::admit(request, S::NAME)?, scope: PhantomData })
     }
 }
 

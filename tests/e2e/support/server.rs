@@ -177,6 +177,11 @@ impl Server {
         Self { api: Api::at(&format!("http://{address}")), child, log: log.to_owned() }
     }
 
+    /// Where it logs.
+    pub fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()

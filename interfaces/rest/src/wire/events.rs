@@ -39,6 +39,7 @@ pub(crate) fn name(body: &FrameBody) -> &'static str {
         FrameBody::Content { .. } => "RunContent",
         FrameBody::ModelRequestCompleted { .. } => "ModelRequestCompleted",
         FrameBody::ToolCallStarted { .. } => "ToolCallStarted",
+        FrameBody::ToolProgress { .. } => "CustomEvent",
         FrameBody::ToolCallCompleted { .. } => "ToolCallCompleted",
         FrameBody::ToolCallError { .. } => "ToolCallError",
         FrameBody::ContentCompleted => "RunContentCompleted",
@@ -83,6 +84,11 @@ impl Event<'_> {
             }
             FrameBody::ModelRequestCompleted { metrics } => self.model_answered(map, metrics),
             FrameBody::ToolCallStarted { tool } => map.serialize_entry("tool", &tool::execution(tool, false)),
+            FrameBody::ToolProgress { call_id, tool, text } => {
+                map.serialize_entry("content", text)?;
+                map.serialize_entry("tool_call_id", call_id)?;
+                map.serialize_entry("tool_name", tool)
+            }
             FrameBody::ToolCallCompleted { tool } => {
                 map.serialize_entry("content", &tool::sentence(tool))?;
                 map.serialize_entry("tool", &tool::execution(tool, false))
@@ -250,6 +256,17 @@ pub(crate) mod tests {
         assert_eq!(completed["tool"]["tool_call_error"], true);
         let error = own(FrameBody::ToolCallError { tool, error: "broken: x".to_owned() });
         assert_eq!((&error["error"], &error["tool"]["result"]), (&json!("broken: x"), &json!("broken: x")));
+    }
+
+    #[test]
+    fn how_far_a_tool_is_is_a_custom_event() {
+        let body = FrameBody::ToolProgress {
+            call_id: "call_1".to_owned(),
+            tool: "import".to_owned(),
+            text: "3 of 7".to_owned(),
+        };
+        assert_eq!(name(&body), "CustomEvent");
+        assert_eq!(own(body), json!({"content": "3 of 7", "tool_call_id": "call_1", "tool_name": "import"}));
     }
 
     /// The last frame of a run, from what the frames' table would hold.

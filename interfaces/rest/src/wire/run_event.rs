@@ -10,7 +10,8 @@ pub(crate) struct RunEvent {
     pub created_at: i64,
     /// The event's name, as in the frame's `event` line: `RunStarted`, `RunContent`, `RunContentCompleted`,
     /// `RunCompleted`, `RunError`, `RunCancelled`, `RunPaused`, `RunRestarted`, `ModelRequestStarted`,
-    /// `ModelRequestCompleted`, `ToolCallStarted`, `ToolCallCompleted` or `ToolCallError`.
+    /// `ModelRequestCompleted`, `ToolCallStarted`, `ToolCallCompleted`, `ToolCallError`, or `CustomEvent` when a tool
+    /// tells how far it is.
     pub event: String,
     /// The agent.
     pub agent_id: String,
@@ -54,6 +55,10 @@ pub(crate) struct RunEvent {
     pub cache_write_tokens: Option<u64>,
     /// The tool call.
     pub tool: Option<Value>,
+    /// The id of the tool call that tells how far it is.
+    pub tool_call_id: Option<String>,
+    /// Its tool.
+    pub tool_name: Option<String>,
     /// The tool calls a paused run asks about.
     pub tools: Option<Vec<Value>>,
     /// What a paused run waits for.

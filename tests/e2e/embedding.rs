@@ -1,0 +1,215 @@
+//! A server inside of the program that uses it: agents run from code, tools, routes and hooks.
+
+use std::sync::{Arc, Mutex};
+
+use daybook::{
+    AgentDefinition, Attachment, Builder, Daybook, Effect, ExecuteError, FrameBody, FunctionTool, Handle, MasterKey,
+    OnBusy, OpenAiChat, OpenAiOptions, RetryPolicy, RunError, RunStatus, Running, Settings, ToolContext, ToolError,
+};
+use nix::sys::signal::{Signal, kill};
+use poem_openapi::OpenApi;
+use poem_openapi::payload::PlainText;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use crate::support::{Api, Fault, PATIENCE, Script, World, text};
+
+fn builder(world: &World) -> Builder {
+    let options = OpenAiOptions {
+        base_url: world.model.url.clone(),
+        retry: RetryPolicy::NEVER,
+        ..OpenAiOptions::new("fake-gpt")
+    };
+    Daybook::builder()
+        .settings(Settings { port: 0, data_dir: world.data_dir(), ..Settings::default() })
+        .database_url(&world.database().url)
+        .master_key(MasterKey::from_base64(&world.database().key).unwrap())
+        .model("fake", Arc::new(OpenAiChat::new(&options).unwrap()))
+}
+
+async fn started(builder: Builder) -> Running {
+    builder.build().await.unwrap().start()
+}
+
+#[tokio::test]
+async fn a_run_from_code_is_a_run_like_any_other() {
+    let world = World::new().await;
+    let running = started(builder(&world).agent(AgentDefinition::new("a").history_runs(2))).await;
+    let script = Script::say(&["one ", "two"]).message_after("first ");
+    let page = Attachment::text("text/plain", "what is in it").named("notes.txt");
+    let call = running.agent("a").run(&script).session("s").user("alice").run_id("r").file(page);
+    let answer = call.metadata(json!({"from": "test"}).as_object().unwrap().clone()).await.unwrap();
+    assert_eq!((answer.status, answer.content.as_str()), (RunStatus::Completed, "one two"));
+    assert_eq!((answer.run_id.as_str(), answer.session_id.as_str()), ("r", "s"));
+    assert_eq!(answer.usage.total_tokens, 15);
+
+    // Over the network it looks as if it had come from there.
+    let api = Api::at(&format!("http://{}", running.address()));
+    let seen = api.until("a", "r", "s", "COMPLETED").await;
+    assert_eq!((&seen["content"], &seen["metadata"]["from"]), (&json!("one two"), &json!("test")));
+    assert!(world.model.requests_with("first ")[0].to_string().contains("what is in it"));
+
+    // The next run of the session sees it, and is watched.
+    let mut events = running.agent("a").stream("second").session("s").user("alice").await.unwrap();
+    let (mut said, mut ended) = (String::new(), false);
+    while let Some(frame) = events.next().await {
+        match &frame.unwrap().body {
+            FrameBody::Content { text: Some(text), .. } => said += text,
+            FrameBody::Completed(end) => {
+                assert_eq!(end.content, said);
+                ended = true;
+            }
+            _ => {}
+        }
+    }
+    assert!(ended && said == "Hi Alice!", "{said}");
+    assert!(world.model.requests_with("second")[0].to_string().contains("one two"));
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_told_by_its_kind() {
+    let world = World::new().await;
+    let running = started(builder(&world).agent(AgentDefinition::new("a"))).await;
+    let agent = running.agent("a");
+
+    let failed = agent.run(Script::fail(Fault::Status(500)).message()).await.unwrap_err();
+    assert!(matches!(&failed, RunError::Failed { message, .. } if message.contains("scripted failure")), "{failed}");
+    let absent = running.agent("b").run("x").await.unwrap_err();
+    assert!(matches!(absent, RunError::Refused(ExecuteError::UnknownComponent)), "{absent}");
+    let id = agent.run("x").session("").await.unwrap_err();
+    assert!(matches!(id, RunError::Id { what: "session", .. }), "{id}");
+
+    let held = Script::say(&["half", " more"]).hold(1, "gate").message();
+    let accepted = agent.run(&held).session("s").idempotency_key("k").start().await.unwrap();
+    let again = agent.run(&held).session("s").idempotency_key("k").start().await.unwrap();
+    assert_eq!(accepted.run_id, again.run_id);
+    let reused = agent.run("other").session("s").idempotency_key("k").start().await.unwrap_err();
+    assert!(matches!(reused, RunError::Refused(ExecuteError::KeyReused)), "{reused}");
+    world.model.arrived("gate", 1).await;
+    let busy = agent.run("x").session("s").on_busy(OnBusy::Reject).await.unwrap_err();
+    assert!(matches!(busy, RunError::Refused(ExecuteError::Session(_))), "{busy}");
+
+    agent.cancel(&accepted.run_id, "not needed").await.unwrap();
+    let cancelled = agent.wait(&accepted.run_id).await.unwrap_err();
+    let RunError::Cancelled { reason, content, .. } = cancelled else { panic!("{cancelled}") };
+    assert_eq!((reason.as_str(), content.as_str()), ("not needed", "half"));
+    let others = running.agent("b").wait(&accepted.run_id).await.unwrap_err();
+    assert!(matches!(others, RunError::Unknown(_)), "{others}");
+    running.shutdown().await.unwrap();
+}
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Question {
+    question: String,
+}
+
+struct Questions {
+    daybook: Handle,
+}
+
+#[OpenApi]
+impl Questions {
+    #[oai(path = "/ask", method = "post")]
+    async fn ask(&self, agent: PlainText<String>) -> poem::Result<PlainText<String>> {
+        Ok(PlainText(self.daybook.agent(agent.0).run("asked by a route").await?.content))
+    }
+}
+
+#[tokio::test]
+async fn tools_routes_and_hooks_run_agents() {
+    let world = World::new().await;
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let bare = builder(&world);
+    let daybook = bare.handle();
+    let early = daybook.agent("expert").run("x").await.unwrap_err();
+    assert!(matches!(early, RunError::NotServing), "{early}");
+
+    let in_tool = daybook.clone();
+    let ask = move |_: ToolContext, asked: Question| {
+        let expert = in_tool.agent("expert");
+        async move { Ok(expert.run(format!("expert, {}", asked.question)).await.map_err(ToolError::failed)?.content) }
+    };
+    let hook = |what: &'static str| {
+        let said = said.clone();
+        move |daybook: Handle| async move {
+            let answer = daybook.agent("expert").run(format!("asked {what}")).await;
+            said.lock().unwrap().push(format!("{what}: {}", answer.as_ref().unwrap().content));
+            answer.map(drop)
+        }
+    };
+    let (first, stop) = (hook("at the start"), hook("at the stop"));
+    let running = started(
+        bare.tool(FunctionTool::new("ask_expert", "Asks.", Effect::Idempotent, ask))
+            .agent(AgentDefinition::new("expert"))
+            .agent(AgentDefinition::new("front").tool("ask_expert"))
+            .routes(Questions { daybook: daybook.clone() })
+            .on_start(first)
+            .on_stop(|daybook| async move { stop(daybook).await.unwrap() }),
+    )
+    .await;
+    assert_eq!(*said.lock().unwrap(), ["at the start: Hi Alice!"]);
+
+    let script = Script::call(&[("ask_expert", json!({"question": "what is it?"}))]).then_say(&["done"]);
+    let answer = running.agent("front").run(script.message()).await.unwrap();
+    assert_eq!(answer.content, "done");
+    assert_eq!(world.model.requests_with("expert, what is it?").len(), 1);
+    let last = world.model.requests();
+    assert!(last[last.len() - 1].to_string().contains("Hi Alice!"), "the tool's result is the expert's answer");
+
+    let api = Api::at(&format!("http://{}", running.address()));
+    let ask = async |agent: &'static str| {
+        let answer = api.post("/ask").header("content-type", "text/plain").body(agent).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(ask("expert").await, (200, "Hi Alice!".to_owned()));
+    let (status, refused) = ask("nobody").await;
+    let refused: Value = serde_json::from_str(&refused).unwrap();
+    assert_eq!((status, text(&refused["detail"])), (404, "Agent not found"));
+
+    running.shutdown().await.unwrap();
+    assert_eq!(said.lock().unwrap().len(), 2);
+    let late = daybook.agent("expert").run("x").await.unwrap_err();
+    assert!(matches!(late, RunError::NotServing), "{late}");
+}
+
+#[tokio::test]
+async fn what_does_not_fit_ends_the_start_and_leaves_nothing_behind() {
+    let world = World::new().await;
+    let refused = builder(&world).on_start(|_| async { Err("the shop is closed") }).build().await;
+    let Err(error) = refused else { panic!("started") };
+    assert_eq!(error.to_string(), "on_start: the shop is closed");
+    let daybook = Handle::default();
+    let twice = builder(&world).routes(Questions { daybook: daybook.clone() }).public_routes(Questions { daybook });
+    let Err(error) = twice.build().await else { panic!("started") };
+    assert!(error.to_string().contains("POST /ask is there already"), "{error}");
+    assert_eq!(world.database().count("SELECT count(*) FROM nodes WHERE $1 = ''", "").await, 0, "no node stays");
+}
+
+#[tokio::test]
+async fn a_stop_ends_in_any_case() {
+    let world = World::with_private_database().await;
+    let path = world.dir.path().join("daybook.yaml");
+    std::fs::write(&path, "server:\n  limits:\n    shutdown_seconds: 0\nagents:\n  - id: a\n").unwrap();
+    let server = world.serve(&path).await;
+    let postgres = world.postgres().unwrap();
+    // The database answers nobody any more, so nothing can be written.
+    let frozen: Vec<_> = children(postgres.as_raw()).into_iter().chain([postgres.as_raw()]).collect();
+    frozen.iter().for_each(|pid| kill(nix::unistd::Pid::from_raw(*pid), Signal::SIGSTOP).unwrap());
+    let begun = Instant::now();
+    let log = server.log_file();
+    let ended = timeout(PATIENCE, server.terminate()).await;
+    for pid in frozen {
+        // Some have ended.
+        let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGCONT);
+    }
+    assert_eq!(ended.unwrap().code(), Some(1), "after {:?}", begun.elapsed());
+    let told = std::fs::read_to_string(log).unwrap();
+    assert!(told.contains("did not stop within 15s"), "{told}");
+}
+
+/// The processes that this one started.
+fn children(pid: i32) -> Vec<i32> {
+    let tasks = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    tasks.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
