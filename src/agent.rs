@@ -153,6 +153,7 @@ impl AgentDefinition {
             model,
             temperature: self.temperature,
             max_tokens: self.max_tokens,
+            output_schema: None,
             tools: specs,
             history_runs: self.history_runs,
             session_state: self.session_state,

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::component::ComponentRef;
 use crate::ids::{LogId, RunId, SessionId, UserId};
 use crate::media::Media;
+use crate::output::OutputSchema;
 use crate::run::{OnBusy, RunMode};
 
 /// Who is calling, and for whom.
@@ -114,6 +115,9 @@ pub struct StartRun {
     pub dependencies: Option<Map<String, Value>>,
     /// Kept with the run.
     pub metadata: Option<Map<String, Value>>,
+    /// The shape of the answer, where it shall be another than the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<OutputSchema>,
 }
 
 /// Stop a run.

@@ -8,6 +8,7 @@ pub mod event;
 pub mod ids;
 pub mod media;
 pub mod message;
+pub mod output;
 pub mod personal;
 pub mod redact;
 pub mod run;

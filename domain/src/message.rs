@@ -60,6 +60,18 @@ pub struct CallMetrics {
     pub duration: f64,
 }
 
+/// What a provider wants given back with a message of its model, word for word: thoughts, and the signatures by which it
+/// knows them. Only the provider's own code reads the items.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Replay {
+    /// The protocol the items are written in, such as `anthropic`.
+    pub protocol: String,
+    /// The provider's id of the model that made them; no other is given them.
+    pub model: String,
+    /// The items, in their order. Empty when they may not be kept, because they held a secret.
+    pub items: Vec<Value>,
+}
+
 /// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
@@ -85,6 +97,9 @@ pub struct Message {
     /// What the provider told about the response (ids, fingerprints).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_data: Option<Value>,
+    /// What the provider wants given back with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
     /// How the call that made it went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<CallMetrics>,

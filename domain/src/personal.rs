@@ -36,6 +36,13 @@ impl<T> Personal<T> {
     }
 }
 
+impl<T> Personal<Option<T>> {
+    /// Whether there is nothing to keep: for fields that came later, which older events do not have.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Known(None))
+    }
+}
+
 impl<T> From<T> for Personal<T> {
     fn from(value: T) -> Self {
         Self::Known(value)

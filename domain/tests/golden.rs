@@ -46,6 +46,7 @@ fn config() -> AgentConfig {
         model: ModelRef { key: "main".into(), id: "m".into(), provider: "P".into(), class: "C".into() },
         temperature: Some(0.5),
         max_tokens: Some(100),
+        output_schema: None,
         tools: vec![ToolSpec {
             name: "t".into(),
             description: "d".into(),
@@ -93,6 +94,7 @@ fn run_samples() -> Vec<RunEvent> {
             media: vec![media].into(),
             dependencies: Some(map()).into(),
             metadata: Some(map()).into(),
+            output_schema: None.into(),
             at_ms: 1_700_000_000_123,
         }),
         RunEvent::TakenOver(RunTakenOver { node: "n".into(), epoch: 2, frame: 1_000_000, at_ms: 1 }),
@@ -111,6 +113,7 @@ fn run_samples() -> Vec<RunEvent> {
             call_id: "m-1".into(),
             text: text("Hi"),
             reasoning: Some("Hm".to_owned()).into(),
+            replay: None.into(),
             tool_calls: vec![RequestedCall { id: "c-1".into(), name: "t".into(), arguments: text("{\"a\":1}") }],
             finish_reason: "tool_calls".into(),
             provider_data: Some(json!({"id": "x"})),

@@ -24,6 +24,6 @@ pub use engine::{Engine, EngineOptions, Outcome, Ports, RunDetail};
 pub use error::{ExecuteError, QueryError};
 pub use frame::{Frame, FrameBody, RunMeta, frames_of};
 pub use node::SILENCE;
-pub use prompt::{build_request, json_hash, system_message};
+pub use prompt::{build_request, json_hash, output_schema, system_message};
 pub use registry::{Agent, Registry, RegistryError};
 pub use watch::{Watch, WatchItem};

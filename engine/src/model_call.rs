@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use daybook_domain::message::Replay;
 use daybook_domain::run::{ErrorKind, ModelCallCompleted, ModelCallFailed, RequestedCall, RunEvent};
 use daybook_models::{ChatEvent, ChatResponse, ModelError};
 use futures::StreamExt;
@@ -124,6 +125,7 @@ impl Driver {
             call_id,
             text: redactor.text(&response.text).into(),
             reasoning: response.reasoning.map(|text| redactor.text(&text)).into(),
+            replay: response.replay.map(|replay| unless_secret(redactor, replay)).into(),
             tool_calls,
             finish_reason: response.finish_reason,
             provider_data: response.provider_data,
@@ -140,6 +142,16 @@ pub(crate) fn redact_json(redactor: &daybook_domain::redact::Redactor, text: &st
     let mut clean = value.clone();
     redactor.value(&mut clean);
     if clean == value { text.to_owned() } else { clean.to_string() }
+}
+
+/// What may be kept of what a provider wants given back: all of it word for word, or, where it holds a secret, nothing.
+fn unless_secret(redactor: &daybook_domain::redact::Redactor, mut replay: Replay) -> Replay {
+    let mut clean = replay.items.clone();
+    clean.iter_mut().for_each(|item| redactor.value(item));
+    if clean != replay.items {
+        replay.items.clear();
+    }
+    replay
 }
 
 fn kind(error: &ModelError) -> ErrorKind {

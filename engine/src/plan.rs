@@ -115,8 +115,8 @@ impl Planner<'_> {
         attempt: u32,
         call_id: Option<String>,
     ) -> serde_json::Result<Plan> {
-        let Some(run) = state.run_id() else { return Ok(Plan::only(Action::Stop)) };
-        let request = build_request(self.config, run, self.history.1, &state.messages);
+        let Some(accepted) = &state.accepted else { return Ok(Plan::only(Action::Stop)) };
+        let request = build_request(self.config, accepted, self.history.1, &state.messages);
         let call_id = call_id.unwrap_or_else(|| (self.fresh_id)().to_string());
         let requested = ModelCallRequested {
             call_id: call_id.clone(),

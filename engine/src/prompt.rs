@@ -4,7 +4,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use daybook_domain::component::AgentConfig;
 use daybook_domain::ids::RunId;
 use daybook_domain::message::{Message, Role};
-use daybook_domain::run::RunState;
+use daybook_domain::output::OutputSchema;
+use daybook_domain::run::{RunAccepted, RunState};
 use daybook_models::ChatRequest;
 use serde::Serialize;
 
@@ -12,20 +13,41 @@ use serde::Serialize;
 /// Equal inputs give equal requests, byte for byte, which [`ModelCallRequested`] proves by hash.
 ///
 /// [`ModelCallRequested`]: daybook_domain::run::ModelCallRequested
-pub fn build_request(config: &AgentConfig, run: &RunId, history: &[Message], own: &[Message]) -> ChatRequest {
-    let system = system_message(config, run, 0);
-    let said = history.iter().chain(own).map(|message| Message {
+///
+/// What a provider wants given back goes back within its run only: a later run sees another part of the history, and
+/// providers that sign thoughts refuse those whose context has changed. If one of the run's answers may not be given
+/// back because it held a secret, none is, for the same reason.
+pub fn build_request(
+    config: &AgentConfig,
+    accepted: &RunAccepted,
+    history: &[Message],
+    own: &[Message],
+) -> ChatRequest {
+    let system = system_message(config, &accepted.run_id, 0);
+    let whole = own.iter().all(|message| message.replay.as_ref().is_none_or(|replay| !replay.items.is_empty()));
+    let bare = |message: &Message| Message {
         // What the provider told about an earlier answer is not part of the conversation.
         metrics: None,
         provider_data: None,
+        replay: None,
         ..message.clone()
-    });
+    };
+    let said = history.iter().map(bare).chain(own.iter().map(|message| match &message.replay {
+        Some(replay) if whole => Message { replay: Some(replay.clone()), ..bare(message) },
+        _ => bare(message),
+    }));
     ChatRequest {
         messages: system.into_iter().chain(said).collect(),
         tools: config.tools.clone(),
         temperature: config.temperature,
         max_tokens: config.max_tokens,
+        output_schema: output_schema(config, accepted).cloned(),
     }
+}
+
+/// The shape a run's answer must have: its caller's, or else its agent's.
+pub fn output_schema<'a>(config: &'a AgentConfig, accepted: &'a RunAccepted) -> Option<&'a OutputSchema> {
+    accepted.output_schema.get().and_then(Option::as_ref).or(config.output_schema.as_ref())
 }
 
 /// The system message a run was given, if its agent has one.
@@ -39,6 +61,7 @@ pub fn system_message(config: &AgentConfig, run: &RunId, created_at: i64) -> Opt
         answers: None,
         media: Vec::new(),
         provider_data: None,
+        replay: None,
         metrics: None,
         created_at,
     })

@@ -190,6 +190,7 @@ impl Start<'_> {
             media: Personal::Known(self.command.media.clone()),
             dependencies: Personal::Known(self.command.dependencies.clone()),
             metadata: Personal::Known(self.command.metadata.clone()),
+            output_schema: Personal::Known(self.command.output_schema.clone()),
             at_ms,
         }
     }
@@ -306,6 +307,9 @@ fn redact(inner: &Inner, command: &mut StartRun) {
     command.message = redactor.text(&command.message);
     for map in [&mut command.session_state, &mut command.dependencies, &mut command.metadata].into_iter().flatten() {
         redactor.object(map);
+    }
+    if let Some(output) = &mut command.output_schema {
+        redactor.object(&mut output.schema);
     }
     for item in &mut command.media {
         if let MediaContent::Text(words) = &mut item.content {

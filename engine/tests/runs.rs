@@ -12,7 +12,8 @@ use daybook_domain::command::{CancelRun, Envelope, Principal, StartRun};
 use daybook_domain::component::{AgentConfig, ComponentRef, ModelRef};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{ComponentId, LogId, RunId, SessionId, StreamId};
-use daybook_domain::message::{CallMetrics, ToolCall};
+use daybook_domain::message::{CallMetrics, Replay, ToolCall};
+use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{OnBusy, RunEvent, RunMode, RunState, RunStatus, ToolOutcome};
 use daybook_domain::tool::{Effect, ToolSpec};
 use daybook_engine::{
@@ -34,6 +35,8 @@ enum Turn {
     Say(&'static str),
     Hold(&'static str),
     Call(&'static [(&'static str, &'static str, &'static str)]),
+    /// Asks for the tool `pure` under this id, with this signed thought.
+    Think(&'static str, &'static str),
     Fail(u16),
 }
 
@@ -68,6 +71,13 @@ impl ChatModel for Script {
                 let tool_calls = calls.iter().map(call).collect();
                 stream::iter([Ok(done("", tool_calls))]).boxed()
             }
+            Turn::Think(id, thought) => {
+                let items = vec![json!({"thought": thought, "signature": "s"})];
+                let replay = Some(Replay { protocol: "p".into(), model: "m".into(), items });
+                let call = ToolCall { id: id.into(), name: "pure".into(), arguments: "{}".into() };
+                let ChatEvent::Done(answer) = done("", vec![call]) else { panic!("no end") };
+                stream::iter([Ok(ChatEvent::Done(Box::new(ChatResponse { replay, ..*answer })))]).boxed()
+            }
             Turn::Say(text) => pieces(text).chain(stream::iter([Ok(done(text, vec![]))])).boxed(),
             Turn::Hold(text) => {
                 let end = stream::once(async move {
@@ -88,6 +98,7 @@ fn done(text: &str, tool_calls: Vec<ToolCall>) -> ChatEvent {
     ChatEvent::Done(Box::new(ChatResponse {
         text: text.to_owned(),
         reasoning: None,
+        replay: None,
         tool_calls,
         finish_reason: "stop".into(),
         provider_data: Some(json!({"id": "x"})),
@@ -228,6 +239,7 @@ fn config() -> AgentConfig {
         model: ModelRef { key: "main".into(), id: "m".into(), provider: "P".into(), class: "C".into() },
         temperature: None,
         max_tokens: None,
+        output_schema: None,
         tools: vec![],
         history_runs: 2,
         session_state: Map::new(),
@@ -250,6 +262,7 @@ fn start(message: &str, session: &str) -> StartRun {
         session_state: None,
         dependencies: None,
         metadata: None,
+        output_schema: None,
     }
 }
 
@@ -298,7 +311,7 @@ async fn a_plain_run_costs_two_commits_and_its_request_can_be_rebuilt() {
     let DomainEvent::Run(RunEvent::ModelCallRequested(requested)) = &recorded[1].event else { panic!("a model call") };
     let detail = engine.detail(LOG, engine.run(LOG, &second).await.unwrap().unwrap()).await.unwrap().unwrap();
     let own = &detail.state.messages[..requested.own_messages];
-    let rebuilt = build_request(&detail.config, &second, &detail.history, own);
+    let rebuilt = build_request(&detail.config, detail.state.accepted.as_ref().unwrap(), &detail.history, own);
     let sent = world.model.requests.lock().unwrap()[1].clone();
     assert_eq!(rebuilt, sent);
     assert_eq!(daybook_engine::json_hash(&rebuilt).unwrap(), requested.prompt_hash);
@@ -306,6 +319,53 @@ async fn a_plain_run_costs_two_commits_and_its_request_can_be_rebuilt() {
         sent.messages.iter().filter_map(|m| m.content.as_deref()).collect::<Vec<_>>(),
         ["Be brief.", "Hello", "Hi Alice!", "Again"]
     );
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thoughts_go_back_within_their_run_unless_one_held_a_secret() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    world.script([Turn::Think("a", "plain"), Turn::Think("b", "so"), Turn::Say("done")]);
+    let first = run(&engine, start("go", "s")).await;
+    ended(&engine, &first).await;
+    let secret = "the key is sk-abcdefghijklmnopqrstuvwxyz0123456789";
+    world.script([Turn::Think("c", "plain"), Turn::Think("d", secret), Turn::Say("done")]);
+    let second = run(&engine, start("again", "s")).await;
+    ended(&engine, &second).await;
+    let given: Vec<Vec<Value>> = world
+        .model
+        .requests
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|request| {
+            request.messages.iter().filter_map(|m| m.replay.as_ref()).flat_map(|r| r.items.clone()).collect()
+        })
+        .collect();
+    let thought = |text: &str| json!({"thought": text, "signature": "s"});
+    let (plain, so) = (thought("plain"), thought("so"));
+    // Of the second run the first is given back once: then one is lost, and a chain with a gap is worth nothing.
+    assert_eq!(given, [vec![], vec![plain.clone()], vec![plain.clone(), so], vec![], vec![plain], vec![]]);
+    let detail = engine.detail(LOG, engine.run(LOG, &second).await.unwrap().unwrap()).await.unwrap().unwrap();
+    assert!(!serde_json::to_string(&detail.state).unwrap().contains("sk-abc"));
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shape_of_an_answer_is_asked_for_and_the_callers_counts() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let schema = json!({"type": "object", "title": "Mine", "properties": {"a": {"type": "string"}}});
+    let mine = OutputSchema::new(schema.as_object().cloned().unwrap(), true).unwrap();
+    let shaped = run(&engine, StartRun { output_schema: Some(mine.clone()), ..start("go", "s") }).await;
+    ended(&engine, &shaped).await;
+    let plain = run(&engine, start("go", "s")).await;
+    ended(&engine, &plain).await;
+    let asked: Vec<_> = world.model.requests.lock().unwrap().iter().map(|sent| sent.output_schema.clone()).collect();
+    assert_eq!(asked, [Some(mine), None]);
     engine.shutdown().await;
     world.close().await;
 }

@@ -256,6 +256,7 @@ mod tests {
             answers: None,
             media: vec![],
             provider_data: None,
+            replay: None,
             metrics: None,
             created_at: 0,
         }
@@ -277,7 +278,7 @@ mod tests {
     }
 
     async fn answer(messages: Vec<Message>, tools: Vec<ToolSpec>) -> (Vec<ChatEvent>, ChatResponse) {
-        let request = ChatRequest { messages, tools, temperature: None, max_tokens: None };
+        let request = ChatRequest { messages, tools, ..ChatRequest::default() };
         let stream = DemoModel::default().stream(request).await.unwrap();
         let mut events: Vec<ChatEvent> = stream.map(Result::unwrap).collect().await;
         let Some(ChatEvent::Done(whole)) = events.pop() else { panic!("no end") };

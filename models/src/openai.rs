@@ -10,7 +10,6 @@ mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -20,32 +19,12 @@ use rig_core::providers::openai::wire::{Auth, Chat, OPENAI};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
+use crate::options::{Effort, SetupError, Timeouts, check_model, key_header};
 use crate::port::{ChatModel, ChatRequest, ChatStream, ModelError, ModelInfo};
 use crate::retry::{RetryPolicy, Retrying};
 use answer::Live;
 use http::Http;
 use wire::{DaybookChat, Seen};
-
-/// How long to wait for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a connection. 10 s.
-    pub connect: Duration,
-    /// From the start of the call to the first piece of the answer. 120 s.
-    pub first_token: Duration,
-    /// From one piece of the answer to the next. 60 s.
-    pub between_tokens: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            first_token: Duration::from_secs(120),
-            between_tokens: Duration::from_secs(60),
-        }
-    }
-}
 
 /// Where a model is and how to call it.
 #[derive(Debug, Clone)]
@@ -60,6 +39,13 @@ pub struct OpenAiOptions {
     pub provider_name: String,
     /// The kind of model as clients of the AgentOS API know it: `OpenAIChat`.
     pub class: String,
+    /// The most tokens of an answer whose request does not say.
+    pub max_tokens: Option<u64>,
+    /// How much the model thinks before it speaks; for models that take `reasoning_effort`.
+    pub reasoning_effort: Option<Effort>,
+    /// Requests with the same key find each other's cached prompts more often; for servers that take
+    /// `prompt_cache_key`.
+    pub prompt_cache_key: Option<String>,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// How often to try again, and when.
@@ -75,39 +61,13 @@ impl OpenAiOptions {
             model: model.into(),
             provider_name: "OpenAI".to_owned(),
             class: "OpenAIChat".to_owned(),
+            max_tokens: None,
+            reasoning_effort: None,
+            prompt_cache_key: None,
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
         }
     }
-}
-
-/// Why a model could not be set up from its options.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The address is none.
-    #[error("base_url `{url}` of model `{model}` must be an http:// or https:// address without a password: {reason}")]
-    BaseUrl {
-        /// The model.
-        model: String,
-        /// The address as given, without what might be a password.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No model is named.
-    #[error("a model needs its provider's id, such as `gpt-5-mini`: set `id`")]
-    NoModel,
-    /// The key cannot be sent in a header.
-    #[error("the API key of model `{0}` holds characters no key has (a line break, perhaps): set it again")]
-    ApiKey(String),
-    /// The HTTP client could not be built.
-    #[error("the HTTP client for model `{model}` could not be built: {reason}")]
-    Client {
-        /// The model.
-        model: String,
-        /// The client's own words.
-        reason: String,
-    },
 }
 
 /// A model behind an OpenAI-compatible chat-completions server. Does not retry: see [`OpenAiChat::retrying`].
@@ -118,6 +78,7 @@ pub struct OpenAiChat {
     http: Http,
     timeouts: Timeouts,
     api_key: Option<SecretString>,
+    defaults: request::Defaults,
 }
 
 impl fmt::Debug for OpenAiChat {
@@ -136,15 +97,9 @@ impl OpenAiChat {
     /// # Errors
     /// [`SetupError`] when the address, model or key cannot be right.
     pub fn new(options: &OpenAiOptions) -> Result<Self, SetupError> {
-        let model = options.model.trim();
-        if model.is_empty() {
-            return Err(SetupError::NoModel);
-        }
-        check_base_url(model, &options.base_url)?;
+        let model = check_model(&options.model, &options.base_url)?;
+        key_header(model, "Bearer ", options.api_key.as_ref())?;
         let key = options.api_key.as_ref().map_or("", |key| key.expose_secret());
-        if reqwest::header::HeaderValue::from_str(&format!("Bearer {key}")).is_err() {
-            return Err(SetupError::ApiKey(model.to_owned()));
-        }
         // OpenAI's own dialect knows which models want `max_completion_tokens`; servers that send no finish reason
         // before `[DONE]` are understood too.
         let dialect = OPENAI.with_quirks(OPENAI.quirks.done_without_finish_reason());
@@ -163,6 +118,11 @@ impl OpenAiChat {
             http,
             timeouts: options.timeouts,
             api_key: options.api_key.clone(),
+            defaults: request::Defaults {
+                max_tokens: options.max_tokens,
+                reasoning_effort: options.reasoning_effort,
+                prompt_cache_key: options.prompt_cache_key.clone(),
+            },
         })
     }
 
@@ -172,25 +132,6 @@ impl OpenAiChat {
     /// As [`OpenAiChat::new`].
     pub fn retrying(options: &OpenAiOptions) -> Result<Retrying<Self>, SetupError> {
         Ok(Retrying::new(Self::new(options)?, options.retry))
-    }
-}
-
-fn check_base_url(model: &str, base_url: &str) -> Result<(), SetupError> {
-    let wrong = |url: &str, reason: &str| SetupError::BaseUrl {
-        model: model.to_owned(),
-        url: url.to_owned(),
-        reason: reason.to_owned(),
-    };
-    match reqwest::Url::parse(base_url) {
-        Err(error) => Err(wrong(base_url.rsplit('@').next().unwrap_or_default(), &error.to_string())),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") => Err(wrong(url.scheme(), "it has another scheme")),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            Err(wrong(url.host_str().unwrap_or_default(), "put the key into api_key"))
-        }
-        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            Err(wrong(url.host_str().unwrap_or_default(), "it must end before any ? or #"))
-        }
-        Ok(_) => Ok(()),
     }
 }
 
@@ -205,7 +146,7 @@ impl ChatModel for OpenAiChat {
         let seen = Arc::new(Seen::default());
         let wire = DaybookChat::new(self.chat.clone(), request::messages(&request.messages)?, Arc::clone(&seen));
         let reply = Model::new(wire, self.http.clone())
-            .stream(request::parameters(&request)?)
+            .stream(request::parameters(&request, &self.defaults)?)
             .map_err(|error| error::model_error(&error, &seen, self.api_key.as_ref()))?;
         let live = Live::new(reply, seen, self.timeouts, self.api_key.clone(), started);
         Ok(futures::stream::unfold(live, |mut live| async move { live.next().await.map(|piece| (piece, live)) })

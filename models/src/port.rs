@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use daybook_domain::message::{CallMetrics, Message, ToolCall};
+use daybook_domain::message::{CallMetrics, Message, Replay, ToolCall};
+use daybook_domain::output::OutputSchema;
 use daybook_domain::tool::ToolSpec;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ pub struct ModelInfo {
 }
 
 /// One call of a model. Serialisable, so that it can be hashed and rebuilt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
     /// The conversation, system message first if there is one. Media are inline or by address here, never blobs.
     pub messages: Vec<Message>,
@@ -31,6 +32,9 @@ pub struct ChatRequest {
     pub temperature: Option<f64>,
     /// The most tokens of the answer.
     pub max_tokens: Option<u64>,
+    /// The shape of the answer: then its text is JSON of that shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<OutputSchema>,
 }
 
 /// A model's answer, whole.
@@ -40,9 +44,11 @@ pub struct ChatResponse {
     pub text: String,
     /// What it thought aloud.
     pub reasoning: Option<String>,
+    /// What the provider wants given back with this answer while its tools are called.
+    pub replay: Option<Replay>,
     /// The tools it asked for, with ids that are unique in this answer and never empty.
     pub tool_calls: Vec<ToolCall>,
-    /// Why it stopped: `stop`, `tool_calls`, `length`, `content_filter` or the provider's own word.
+    /// Why it stopped: `stop`, `tool_calls`, `length`, `content_filter`, `refusal` or the provider's own word.
     pub finish_reason: String,
     /// What the provider told about the response, such as `{"id": ..., "system_fingerprint": ...}`.
     pub provider_data: Option<Value>,
@@ -102,6 +108,9 @@ pub enum ModelError {
     /// The answer is not what the protocol says.
     #[error("The model's answer could not be understood: {0}")]
     Malformed(String),
+    /// The model, or a filter before it, refused to say anything; says why, as far as the provider told.
+    #[error("The model refused to answer: {0}")]
+    Refused(String),
     /// The request cannot be sent to this model at all.
     #[error("This request does not fit the model: {0}")]
     Unsupported(String),
@@ -113,7 +122,7 @@ impl ModelError {
         match self {
             Self::Status { status, .. } => matches!(status, 408 | 409 | 425 | 429 | 500..=599),
             Self::Unreachable(_) | Self::Timeout(_) | Self::Truncated(_) => true,
-            Self::Malformed(_) | Self::Unsupported(_) => false,
+            Self::Malformed(_) | Self::Refused(_) | Self::Unsupported(_) => false,
         }
     }
 }

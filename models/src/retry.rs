@@ -180,7 +180,7 @@ mod tests {
     async fn run(calls: Vec<Result<Script, ModelError>>) -> (Script, usize, Duration) {
         let info = ModelInfo { id: "m".into(), provider: "p".into(), class: "c".into() };
         let model = Retrying::new(Scripted { info, calls: Mutex::new(calls.into()) }, RetryPolicy::default());
-        let request = ChatRequest { messages: vec![], tools: vec![], temperature: None, max_tokens: None };
+        let request = ChatRequest::default();
         let before = Instant::now();
         let came = model.stream(request).await.unwrap().collect().await;
         let left = model.model.calls.lock().unwrap().len();

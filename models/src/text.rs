@@ -1,5 +1,7 @@
 //! Small helpers for texts that others wrote: bounded, harmless to print.
 
+use daybook_domain::message::ToolCall;
+use serde_json::json;
 use uuid::Uuid;
 
 /// The longest provider message that is passed on, in bytes.
@@ -21,6 +23,18 @@ pub(crate) fn bounded(text: &str, limit: usize) -> String {
 /// An id for a tool call whose provider gave none.
 pub(crate) fn fresh_call_id() -> String {
     format!("call_{}", Uuid::now_v7().simple())
+}
+
+/// The arguments as they were written, when they are an object. Several servers refuse a whole conversation for one
+/// call whose arguments are not, so such arguments go back inside an object.
+pub(crate) fn sendable_arguments(call: &ToolCall) -> String {
+    if call.arguments.trim().is_empty() {
+        return "{}".to_owned();
+    }
+    match call.parsed() {
+        Ok(_) => call.arguments.clone(),
+        Err(_) => json!({"invalid_arguments": call.arguments}).to_string(),
+    }
 }
 
 #[cfg(test)]

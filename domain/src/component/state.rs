@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::command::{ComponentError, Configure};
 use super::event::{ComponentConfigured, ComponentEvent};
 use crate::ids::ComponentId;
+use crate::output::OutputSchema;
 use crate::tool::ToolSpec;
 
 /// The kinds of components.
@@ -85,6 +86,9 @@ pub struct AgentConfig {
     /// The most tokens one answer may have.
     #[serde(default)]
     pub max_tokens: Option<u64>,
+    /// The shape of its answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<OutputSchema>,
     /// Its tools.
     #[serde(default)]
     pub tools: Vec<ToolSpec>,

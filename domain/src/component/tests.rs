@@ -14,6 +14,7 @@ pub(crate) fn config() -> AgentConfig {
         model: ModelRef { key: "main".into(), id: "m".into(), provider: "P".into(), class: "C".into() },
         temperature: None,
         max_tokens: None,
+        output_schema: None,
         tools: vec![],
         history_runs: 3,
         session_state: Map::from_iter([("b".into(), json!(1)), ("a".into(), json!(2))]),

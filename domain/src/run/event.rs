@@ -8,7 +8,8 @@ use crate::component::ComponentRef;
 use crate::event::{DomainEvent, events};
 use crate::ids::{RunId, SessionId, UserId};
 use crate::media::Media;
-use crate::message::{CallMetrics, ToolCall};
+use crate::message::{CallMetrics, Replay, ToolCall};
+use crate::output::OutputSchema;
 use crate::personal::Personal;
 use crate::session::Admission;
 use crate::tool::Effect;
@@ -48,6 +49,9 @@ pub struct RunAccepted {
     /// Kept with the run.
     #[serde(default)]
     pub metadata: Personal<Option<Map<String, Value>>>,
+    /// The shape of the answer, where the caller wants another than the agent's.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub output_schema: Personal<Option<OutputSchema>>,
     /// Unix milliseconds.
     pub at_ms: i64,
 }
@@ -99,6 +103,9 @@ pub struct ModelCallCompleted {
     /// What it thought aloud.
     #[serde(default)]
     pub reasoning: Personal<Option<String>>,
+    /// What the provider wants given back with the answer.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub replay: Personal<Option<Replay>>,
     /// The tools it asked for; names and ids are not personal, arguments are.
     #[serde(default)]
     pub tool_calls: Vec<RequestedCall>,

@@ -313,6 +313,7 @@ impl RunState {
             answers: None,
             media: accepted.media.get().cloned().unwrap_or_default(),
             provider_data: None,
+            replay: None,
             metrics: None,
             created_at: accepted.at_ms / 1000,
         });
@@ -356,6 +357,7 @@ impl RunState {
         self.push_message(Role::Assistant, text, e.at_ms, |message| {
             message.reasoning = e.reasoning.get().cloned().flatten();
             message.tool_calls = calls;
+            message.replay = e.replay.get().cloned().flatten();
             message.provider_data.clone_from(&e.provider_data);
             message.metrics = Some(CallMetrics { ..e.metrics.clone() });
         });
@@ -400,6 +402,7 @@ impl RunState {
             answers: None,
             media: Vec::new(),
             provider_data: None,
+            replay: None,
             metrics: None,
             created_at: at_ms / 1000,
         };

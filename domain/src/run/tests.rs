@@ -24,6 +24,7 @@ pub(crate) fn accepted(admission: Admission) -> RunEvent {
         media: vec![].into(),
         dependencies: None.into(),
         metadata: None.into(),
+        output_schema: None.into(),
         at_ms: 1_000,
     })
 }
@@ -48,6 +49,7 @@ fn model_completed(iteration: u32, text: &str, tools: &[&str]) -> RunEvent {
         call_id: format!("m-{iteration}"),
         text: text.to_owned().into(),
         reasoning: None.into(),
+        replay: None.into(),
         tool_calls: tools.iter().map(call).collect(),
         finish_reason: "stop".into(),
         provider_data: Some(json!({"id": "x"})),

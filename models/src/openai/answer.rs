@@ -14,9 +14,10 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::Timeouts;
-use super::error::{model_error, nothing};
+use super::error::model_error;
 use super::wire::Seen;
+use crate::answer::nothing;
+use crate::options::Timeouts;
 use crate::port::{ChatEvent, ChatResponse, ModelError};
 use crate::text::fresh_call_id;
 

@@ -15,12 +15,8 @@ use rig_core::http_client::{
 use rig_core::wasm_compat::WasmCompatSend;
 use rig_reqwest::ReqwestClient;
 
+use crate::http::{MAX_ANSWER_BYTES, MAX_ERROR_BYTES, content_type, read_up_to};
 use crate::text::{MAX_EXCERPT_BYTES, bounded};
-
-/// The longest error body that is read.
-const MAX_ERROR_BYTES: usize = 64 << 10;
-/// The longest answer, streamed or whole.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// What came is no answer of the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +31,9 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// A client that gives up connecting after `connect`. It follows no redirects: none is meant for a POST.
+    /// A client that gives up connecting after `connect`.
     pub(super) fn new(connect: Duration) -> reqwest::Result<Self> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(connect)
-            .tcp_keepalive(Duration::from_secs(30))
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client = crate::http::client(connect)?;
         Ok(Self { rig: ReqwestClient::from(client.clone()), client })
     }
 }
@@ -89,11 +81,10 @@ async fn open(request: reqwest::RequestBuilder) -> Result<StreamingResponse> {
         let (body, _) = read_up_to(response, MAX_ERROR_BYTES).await;
         return Err(Error::non_success_with_details(status, headers, String::from_utf8_lossy(&body).into_owned()));
     }
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.is_empty() || kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream") {
+    let kind = content_type(response.headers());
+    if kind.is_empty() || kind.starts_with("text/event-stream") {
         return streamed(response);
     }
-    let kind = kind.to_owned();
     whole(response, &kind).await
 }
 
@@ -134,17 +125,4 @@ fn as_events(body: BoxedStream) -> Result<StreamingResponse> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
-}
-
-/// The first `limit` bytes of the body, and what kept it from ending, if anything did.
-async fn read_up_to(mut response: reqwest::Response, limit: usize) -> (Vec<u8>, Option<reqwest::Error>) {
-    let mut body = Vec::new();
-    while body.len() < limit {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(limit - body.len())]),
-            Ok(None) => break,
-            Err(error) => return (body, Some(error)),
-        }
-    }
-    (body, None)
 }

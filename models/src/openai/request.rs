@@ -1,17 +1,28 @@
 //! Daybook's messages as chat-completions messages, and a request's tools and parameters as rig's.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use daybook_domain::media::{Media, MediaContent, MediaKind};
-use daybook_domain::message::{Message, Role, ToolCall};
+use daybook_domain::media::Media;
+use daybook_domain::message::{Message, Role};
+use daybook_domain::output::OutputSchema;
 use rig_core::completion::{CompletionRequest, ToolDefinition};
 use rig_core::message::ToolName;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::media::{self, Piece};
+use crate::options::Effort;
 use crate::port::{ChatRequest, ModelError};
+use crate::schema;
+use crate::text::sendable_arguments;
+
+/// What the model's options say for every request.
+#[derive(Debug, Clone)]
+pub(super) struct Defaults {
+    pub(super) max_tokens: Option<u64>,
+    pub(super) reasoning_effort: Option<Effort>,
+    pub(super) prompt_cache_key: Option<String>,
+}
 
 /// Everything of `request` but its messages, as rig's request.
-pub(super) fn parameters(request: &ChatRequest) -> Result<CompletionRequest, ModelError> {
+pub(super) fn parameters(request: &ChatRequest, defaults: &Defaults) -> Result<CompletionRequest, ModelError> {
     let mut tools = Vec::with_capacity(request.tools.len());
     for tool in &request.tools {
         let name = ToolName::new(tool.name.clone())
@@ -21,8 +32,26 @@ pub(super) fn parameters(request: &ChatRequest) -> Result<CompletionRequest, Mod
     // rig wants a conversation; the wire replaces it by ours.
     let mut rig = CompletionRequest::new("-").tools(tools);
     rig.temperature = request.temperature;
-    rig.max_tokens = request.max_tokens;
+    rig.max_tokens = request.max_tokens.or(defaults.max_tokens);
+    let mut more = Map::new();
+    if let Some(effort) = defaults.reasoning_effort {
+        more.insert("reasoning_effort".to_owned(), effort.as_str().into());
+    }
+    if let Some(key) = &defaults.prompt_cache_key {
+        more.insert("prompt_cache_key".to_owned(), key.as_str().into());
+    }
+    if let Some(output) = &request.output_schema {
+        more.insert("response_format".to_owned(), response_format(output));
+    }
+    rig.additional_params = (!more.is_empty()).then_some(Value::Object(more));
     Ok(rig)
+}
+
+/// Strict where the schema is of the kind OpenAI can hold an answer to.
+fn response_format(output: &OutputSchema) -> Value {
+    let schema = schema::closed(&output.schema);
+    let strict = output.strict && schema::fits_strict(&schema);
+    json!({"type": "json_schema", "json_schema": {"name": schema::name(&output.name), "schema": schema, "strict": strict}})
 }
 
 /// `messages` as the protocol writes them.
@@ -89,80 +118,27 @@ fn assistant(message: &Message) -> Value {
     json!({"role": "assistant", "content": message.content, "tool_calls": calls})
 }
 
-/// The arguments as they were written, when they are an object. Several servers refuse a whole conversation for one
-/// call whose arguments are not, so such arguments go back inside an object.
-fn sendable_arguments(call: &ToolCall) -> String {
-    if call.arguments.trim().is_empty() {
-        return "{}".to_owned();
-    }
-    match call.parsed() {
-        Ok(_) => call.arguments.clone(),
-        Err(_) => json!({"invalid_arguments": call.arguments}).to_string(),
-    }
-}
-
 fn text_part(text: &str) -> Value {
     json!({"type": "text", "text": text})
 }
 
 /// One piece of media as the part that carries it, or as a text that names it when no part can.
 fn media_part(media: &Media) -> Result<Value, ModelError> {
-    let mime = mime_type(media);
-    let image = media.kind == MediaKind::Image || mime.starts_with("image/");
-    Ok(match &media.content {
-        MediaContent::Blob { hash, .. } => {
-            return Err(ModelError::Unsupported(format!("media {} was not read from its blob {hash}", media.id)));
-        }
-        MediaContent::Text(text) => document_part(media, text),
-        MediaContent::Url(url) if image => json!({"type": "image_url", "image_url": {"url": url}}),
-        MediaContent::Base64(data) if image => {
-            let mime = if mime.starts_with("image/") { mime } else { "image/png".to_owned() };
-            json!({"type": "image_url", "image_url": {"url": format!("data:{mime};base64,{data}")}})
-        }
-        MediaContent::Base64(data) => match (audio_format(&mime), text_of(&mime, data)) {
-            (Some(format), _) => json!({"type": "input_audio", "input_audio": {"data": data, "format": format}}),
-            (None, Some(text)) => document_part(media, &text),
-            (None, None) if mime == "application/pdf" => json!({"type": "file", "file": {
+    let image = |url: &str| json!({"type": "image_url", "image_url": {"url": url}});
+    Ok(match media::sort(media)? {
+        Piece::Text(text) => text_part(&media::document(media, &text)),
+        Piece::ImageUrl(url) => image(url),
+        Piece::Image { mime, data } => image(&format!("data:{mime};base64,{data}")),
+        Piece::Bytes { mime, data } => match audio_format(&mime) {
+            Some(format) => json!({"type": "input_audio", "input_audio": {"data": data, "format": format}}),
+            None if mime == "application/pdf" => json!({"type": "file", "file": {
                 "filename": media.filename.as_deref().unwrap_or("document.pdf"),
                 "file_data": format!("data:application/pdf;base64,{data}"),
             }}),
-            (None, None) => unreadable(media, &mime),
+            None => text_part(&media::unreadable(media)),
         },
-        MediaContent::Url(_) => unreadable(media, &mime),
+        Piece::Url { .. } => text_part(&media::unreadable(media)),
     })
-}
-
-fn document_part(media: &Media, text: &str) -> Value {
-    match &media.filename {
-        Some(name) => text_part(&format!("[file {name}]\n{text}")),
-        None => text_part(text),
-    }
-}
-
-/// The model is told what it cannot see, so that it can say so, and the run goes on.
-fn unreadable(media: &Media, mime: &str) -> Value {
-    let name = match (&media.filename, &media.content) {
-        (Some(name), _) => name.as_str(),
-        (None, MediaContent::Url(url)) => url.as_str(),
-        (None, _) => "without a name",
-    };
-    text_part(&format!("[attached file {name} ({mime}), not readable by this model]"))
-}
-
-/// The media type as given, or the likely one of its kind and format, in lower case and without parameters.
-fn mime_type(media: &Media) -> String {
-    if let Some(mime) = &media.mime_type {
-        return mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    }
-    let format = media.format.as_deref().map(str::to_ascii_lowercase);
-    match (media.kind, format.as_deref()) {
-        (MediaKind::Image, format) => format!("image/{}", format.unwrap_or("png")),
-        (MediaKind::Audio, format) => format!("audio/{}", format.unwrap_or("wav")),
-        (MediaKind::Video, format) => format!("video/{}", format.unwrap_or("mp4")),
-        (MediaKind::File, Some("pdf")) => "application/pdf".to_owned(),
-        (MediaKind::File, Some("txt" | "md" | "csv")) => "text/plain".to_owned(),
-        (MediaKind::File, _) => "application/octet-stream".to_owned(),
-    }
 }
 
 fn audio_format(mime: &str) -> Option<&'static str> {
@@ -173,21 +149,12 @@ fn audio_format(mime: &str) -> Option<&'static str> {
     }
 }
 
-/// The text of a document whose type is text.
-fn text_of(mime: &str, data: &str) -> Option<String> {
-    let text = mime.starts_with("text/")
-        || mime.ends_with("+json")
-        || mime.ends_with("+xml")
-        || matches!(mime, "application/json" | "application/xml" | "application/yaml" | "application/javascript");
-    if !text {
-        return None;
-    }
-    String::from_utf8(STANDARD.decode(data).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use daybook_domain::message::Answered;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use daybook_domain::media::{MediaContent, MediaKind};
+    use daybook_domain::message::{Answered, ToolCall};
 
     use super::*;
 
@@ -201,6 +168,7 @@ mod tests {
             answers: None,
             media: vec![],
             provider_data: None,
+            replay: None,
             metrics: None,
             created_at: 0,
         }

@@ -138,6 +138,7 @@ pub(super) fn accepted(id: &str, of: &str, owner: Option<&str>, component: &str,
         media: Personal::default(),
         dependencies: Personal::default(),
         metadata: Personal::default(),
+        output_schema: Personal::default(),
         at_ms: at * 1000,
     })
 }

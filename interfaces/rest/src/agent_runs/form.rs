@@ -146,6 +146,7 @@ impl RunRequest {
             session_state: self.session_state,
             dependencies: self.dependencies,
             metadata: self.metadata,
+            output_schema: None,
         }
     }
 }

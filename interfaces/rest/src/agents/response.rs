@@ -155,6 +155,7 @@ mod tests {
             },
             temperature: None,
             max_tokens: None,
+            output_schema: None,
             tools: Vec::new(),
             history_runs: 0,
             session_state: serde_json::Map::new(),

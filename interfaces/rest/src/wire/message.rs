@@ -59,6 +59,7 @@ pub(crate) fn of_run(state: &RunState, config: &AgentConfig, history: &[Message]
         answers: None,
         media: Vec::new(),
         provider_data: None,
+        replay: None,
         metrics: None,
         created_at,
     };

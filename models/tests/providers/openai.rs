@@ -1,91 +1,35 @@
 //! The OpenAI-compatible provider against a scripted server on loopback.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
-
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use daybook_domain::message::{Message, Role};
-use daybook_domain::tool::{Effect, ToolSpec};
-use daybook_models::{
-    ChatEvent, ChatModel, ChatRequest, ChatResponse, ModelError, OpenAiChat, OpenAiOptions, RetryPolicy, Timeouts,
-};
-use futures::{Stream, StreamExt, stream};
-use poem::http::StatusCode;
-use poem::listener::{Acceptor, Listener, TcpListener};
-use poem::web::{Data, Json};
-use poem::{Body, EndpointExt, Response, Route, Server, handler, post};
+use daybook_models::{ChatEvent, ChatModel, Effort, ModelError, OpenAiChat, OpenAiOptions, Timeouts};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net;
 use tokio::task::JoinSet;
 
-type Chunks = stream::BoxStream<'static, io::Result<Vec<u8>>>;
+use crate::fake::{self, Act, EVENTS, quick_retries, request, whole, with_schema};
 
-/// What the server does with one call.
-enum Act {
-    Stream(Chunks),
-    Reply { status: u16, headers: Vec<(&'static str, &'static str)>, body: String },
-}
-
-#[derive(Default)]
-struct Script {
-    acts: Mutex<Vec<Act>>,
-    calls: Mutex<Vec<(Value, Option<String>)>>,
-}
-
-#[handler]
-fn completions(request: &poem::Request, script: Data<&Arc<Script>>, body: Json<Value>) -> Response {
-    script.calls.lock().unwrap().push((body.0, request.header("authorization").map(str::to_owned)));
-    let act = {
-        let mut acts = script.acts.lock().unwrap();
-        if acts.is_empty() { return StatusCode::IM_A_TEAPOT.into() } else { acts.remove(0) }
-    };
-    match act {
-        Act::Stream(chunks) => {
-            Response::builder().content_type("text/event-stream; charset=utf-8").body(Body::from_bytes_stream(chunks))
-        }
-        Act::Reply { status, headers, body } => {
-            let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap());
-            for (name, value) in headers {
-                response = response.header(name, value);
-            }
-            response.body(body)
-        }
-    }
-}
-
-struct Fake {
-    base_url: String,
-    script: Arc<Script>,
-    _server: JoinSet<io::Result<()>>,
-}
+/// A server that speaks chat completions.
+struct Fake(fake::Fake);
 
 impl Fake {
     async fn new(acts: Vec<Act>) -> Self {
-        let script = Arc::new(Script { acts: Mutex::new(acts), ..Script::default() });
-        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
-        let address: SocketAddr = *acceptor.local_addr()[0].as_socket_addr().unwrap();
-        let app = Route::new().at("/v1/chat/completions", post(completions)).data(Arc::clone(&script));
-        let mut server = JoinSet::new();
-        server.spawn(Server::new_with_acceptor(acceptor).run(app));
-        Self { base_url: format!("http://{address}/v1/"), script, _server: server }
+        Self(fake::Fake::new(acts).await)
     }
 
     fn options(&self) -> OpenAiOptions {
-        let (min_delay, max_delay) = (Duration::from_millis(1), Duration::from_secs(2));
         OpenAiOptions {
-            base_url: self.base_url.clone(),
+            base_url: format!("{}/v1/", self.0.base_url),
             api_key: Some("sk-secret".into()),
-            retry: RetryPolicy { max_retries: 2, min_delay, max_delay },
+            retry: quick_retries(),
             ..OpenAiOptions::new("fake-1")
         }
     }
 
     fn calls(&self) -> usize {
-        self.script.calls.lock().unwrap().len()
+        self.0.calls()
     }
 
     /// Everything that comes for a plain question.
@@ -95,37 +39,7 @@ impl Fake {
 
     /// The error a plain question ends in, and what came before it.
     async fn fails(&self) -> (Vec<ChatEvent>, ModelError) {
-        let mut came = self.ask().await;
-        let error = came.pop().unwrap().expect_err("an answer");
-        (came.into_iter().map(Result::unwrap).collect(), error)
-    }
-}
-
-fn request() -> ChatRequest {
-    let message = |role, content: &str| Message {
-        id: "m".into(),
-        role,
-        content: Some(content.into()),
-        reasoning: None,
-        tool_calls: vec![],
-        answers: None,
-        media: vec![],
-        provider_data: None,
-        metrics: None,
-        created_at: 0,
-    };
-    let weather = ToolSpec {
-        name: "weather".into(),
-        description: "The weather".into(),
-        parameters: json!({"type": "object", "properties": {"city": {"type": "string"}}}),
-        effect: Effect::Pure,
-        timeout_seconds: 60,
-    };
-    ChatRequest {
-        messages: vec![message(Role::System, "Be brief."), message(Role::User, "Hi")],
-        tools: vec![weather],
-        temperature: Some(0.5),
-        max_tokens: Some(100),
+        fake::failed(self.ask().await)
     }
 }
 
@@ -152,12 +66,8 @@ fn usage() -> String {
 
 const DONE: &str = "data: [DONE]\n\n";
 
-fn pieces(parts: Vec<String>) -> impl Stream<Item = io::Result<Vec<u8>>> + Send + 'static {
-    stream::iter(parts.into_iter().map(|part| Ok(part.into_bytes())))
-}
-
 fn streams(parts: Vec<String>) -> Act {
-    Act::Stream(pieces(parts).boxed())
+    Act::streams(EVENTS, parts)
 }
 
 fn hello() -> Act {
@@ -166,12 +76,6 @@ fn hello() -> Act {
 
 fn refuses(status: u16, message: &str, headers: Vec<(&'static str, &'static str)>) -> Act {
     Act::Reply { status, headers, body: json!({"error": {"message": message, "type": "server_error"}}).to_string() }
-}
-
-fn whole(came: Vec<Result<ChatEvent, ModelError>>) -> (Vec<ChatEvent>, ChatResponse) {
-    let mut events: Vec<ChatEvent> = came.into_iter().map(Result::unwrap).collect();
-    let Some(ChatEvent::Done(response)) = events.pop() else { panic!("no end: {events:?}") };
-    (events, *response)
 }
 
 #[tokio::test]
@@ -214,8 +118,10 @@ async fn text_and_reasoning_arrive_in_pieces_and_whole() {
 async fn the_request_is_plain_chat_completions() {
     let fake = Fake::new(vec![hello()]).await;
     whole(fake.ask().await);
-    let (body, authorization) = fake.script.calls.lock().unwrap().remove(0);
-    assert_eq!(authorization.as_deref(), Some("Bearer sk-secret"));
+    let call = fake.0.take_call();
+    let body = &call.body;
+    assert_eq!(call.header("authorization"), Some("Bearer sk-secret"));
+    assert_eq!(call.path, "/v1/chat/completions");
     let messages = json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]);
     assert_eq!(body["messages"], messages);
     assert_eq!(body["model"], "fake-1");
@@ -231,7 +137,7 @@ async fn a_server_without_a_key_gets_none() {
     let fake = Fake::new(vec![hello()]).await;
     let model = OpenAiChat::new(&OpenAiOptions { api_key: None, ..fake.options() }).unwrap();
     whole(model.stream(request()).await.unwrap().collect().await);
-    assert_eq!(fake.script.calls.lock().unwrap()[0].1, None);
+    assert_eq!(fake.0.take_call().header("authorization"), None);
 }
 
 #[tokio::test]
@@ -379,8 +285,7 @@ async fn a_stream_without_its_end_is_truncated() {
 
 #[tokio::test]
 async fn a_broken_connection_is_truncated() {
-    let broken = pieces(vec![said("Hel")]).chain(stream::once(async { Err(io::Error::other("gone")) }));
-    let fake = Fake::new(vec![Act::Stream(broken.boxed())]).await;
+    let fake = Fake::new(vec![Act::breaks(EVENTS, vec![said("Hel")])]).await;
     let (before, error) = fake.fails().await;
     assert_eq!(before.last(), Some(&ChatEvent::Text("Hel".into())));
     assert!(matches!(error, ModelError::Truncated(_)), "{error:?}");
@@ -436,8 +341,7 @@ async fn unusual_ends_are_passed_on() {
 
 /// The error when the server sends `parts` and then nothing, without an end.
 async fn silence_after(parts: Vec<String>) -> ModelError {
-    let silent = pieces(parts).chain(stream::pending());
-    let fake = Fake::new(vec![Act::Stream(silent.boxed())]).await;
+    let fake = Fake::new(vec![Act::goes_silent(EVENTS, parts)]).await;
     let short = Duration::from_millis(300);
     let timeouts = Timeouts { connect: Duration::from_secs(5), first_token: short, between_tokens: short };
     let model = OpenAiChat::new(&OpenAiOptions { timeouts, ..fake.options() }).unwrap();
@@ -489,4 +393,40 @@ async fn dropping_the_stream_closes_the_connection() {
     let closed = tokio::time::timeout(Duration::from_secs(30), server.join_next()).await;
     let read = closed.expect("the connection is still open").unwrap().unwrap();
     assert!(!read.is_ok_and(|read| read > 0));
+}
+
+/// What the server is sent for `request` with options changed by `change`.
+async fn sent(change: impl FnOnce(&mut OpenAiOptions), request: daybook_models::ChatRequest) -> Value {
+    let fake = Fake::new(vec![hello()]).await;
+    let mut options = fake.options();
+    change(&mut options);
+    whole(OpenAiChat::new(&options).unwrap().stream(request).await.unwrap().collect().await);
+    fake.0.take_call().body
+}
+
+#[tokio::test]
+async fn an_answer_of_a_given_shape_is_asked_for_strictly_where_it_can_be() {
+    let body = sent(|_| {}, with_schema()).await;
+    let format = &body["response_format"];
+    assert_eq!((&format["type"], &format["json_schema"]["name"]), (&json!("json_schema"), &json!("Movie")));
+    assert_eq!(format["json_schema"]["strict"], json!(true));
+    assert_eq!(format["json_schema"]["schema"]["additionalProperties"], json!(false));
+    let mut open = with_schema();
+    open.output_schema.as_mut().unwrap().schema.shift_remove("required");
+    let body = sent(|_| {}, open).await;
+    assert_eq!(body["response_format"]["json_schema"]["strict"], json!(false), "not every property is required");
+    assert!(body.get("reasoning_effort").is_none() && body.get("prompt_cache_key").is_none());
+}
+
+#[tokio::test]
+async fn options_reach_the_request() {
+    let change = |options: &mut OpenAiOptions| {
+        options.reasoning_effort = Some(Effort::Low);
+        options.prompt_cache_key = Some("team-red".into());
+        options.max_tokens = Some(77);
+    };
+    let body = sent(change, daybook_models::ChatRequest { max_tokens: None, ..request() }).await;
+    assert_eq!((&body["reasoning_effort"], &body["prompt_cache_key"]), (&json!("low"), &json!("team-red")));
+    assert_eq!(body["max_tokens"], 77);
+    assert_eq!(sent(change, request()).await["max_tokens"], 100, "what the request says counts");
 }
