@@ -1,5 +1,6 @@
 # make demo: try Daybook, offline and without an API key.   make test: every check.
-.PHONY: demo test
+# make bench: measure it against its budgets; QUICK=1 for a short look, ONLY=runs,append for some rows.
+.PHONY: demo test bench
 
 demo:
 	@scripts/install-postgres.sh
@@ -11,3 +12,10 @@ test:
 	@scripts/install-postgres.sh
 	@scripts/venv.sh
 	@scripts/test.sh
+
+bench:
+	@scripts/install-build-tools.sh
+	@scripts/install-postgres.sh
+	cargo build --locked --release --package daybook --bin daybook --package daybook-bench
+	@exec "$${CARGO_TARGET_DIR:-target}/release/daybook-bench" table $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+		--json "$${CARGO_TARGET_DIR:-target}/bench.json"

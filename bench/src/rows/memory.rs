@@ -1,0 +1,74 @@
+//! What Daybook takes: memory with nothing to do and with many open streams, and the time of a start.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::budget::Budget;
+use crate::error::Error;
+use crate::report::{Row, figure};
+use crate::streams::Opened;
+use crate::world::{Database, Server, World};
+
+const STREAMS: u64 = 10_000;
+/// Files beside the streams' connections, of which each run has two: its client's and its model's.
+const OTHER_FILES: u64 = 500;
+/// For what a start leaves running, and for a load to settle.
+const SETTLE: Duration = Duration::from_secs(3);
+const MEGABYTE: f64 = 1_048_576.0;
+
+/// Starts, then memory.
+pub async fn measure(world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error> {
+    let mock = world.mock(&["--hold"]).await?;
+    let database = world.database("memory").await?;
+    // The first start migrates the database.
+    world.daybook("daybook", &database, &mock).await?.child.stop().await;
+    let (mut starts, mut idle) = (Vec::new(), Vec::new());
+    for start in 1..=world.pace.starts {
+        world.say(format!("memory: start {start} of {}", world.pace.starts));
+        let begun = Instant::now();
+        let daybook = world.daybook("daybook", &database, &mock).await?;
+        starts.push(begun.elapsed().as_secs_f64() * 1000.0);
+        if start <= world.pace.repeats {
+            sleep(SETTLE).await;
+            idle.push(daybook.child.rss_bytes() as f64 / MEGABYTE);
+        }
+        daybook.child.stop().await;
+    }
+    let row = Row::of("start with the database up, to \"ready\"", "ms", &starts);
+    rows.extend(row.map(|row| row.within(Budget::AtMost(300.0))));
+    let row = Row::of("memory, idle", "MB", &idle);
+    rows.extend(row.map(|row| row.within(Budget::AtMost(60.0))));
+    streams(world, &database, &mock, rows).await?;
+    mock.child.stop().await;
+    Ok(())
+}
+
+async fn streams(world: &World<'_>, database: &Database, mock: &Server, rows: &mut Vec<Row>) -> Result<(), Error> {
+    let count = STREAMS.min(world.files.saturating_sub(OTHER_FILES) / 2);
+    world.say(format!("memory: opening {count} streams"));
+    let daybook = world.daybook("daybook", database, mock).await?;
+    let cpu = daybook.child.cpu_seconds();
+    let (target, number) = (daybook.address.to_string(), count.to_string());
+    let mut streams = world.start("streams", &["--target", &target, "--count", &number])?;
+    let opened: Opened = serde_json::from_str(&streams.line(Duration::from_secs(180)).await?)?;
+    let cpu = daybook.child.cpu_seconds() - cpu;
+    sleep(SETTLE).await;
+    let held = daybook.child.rss_bytes() as f64 / MEGABYTE;
+    let row = Row::of(format!("memory, {} open streams", figure(opened.open as f64)), "MB", &[held]);
+    let failed = match &opened.why {
+        None => "none failed".to_owned(),
+        Some(why) => format!("{} FAILED ({why})", opened.failed),
+    };
+    let note = format!(
+        "opened in {:.1} s, {failed}; daybook took {:.2} ms CPU for each",
+        opened.seconds,
+        cpu * 1000.0 / opened.open.max(1) as f64
+    );
+    // A budget for 10,000 says nothing about fewer.
+    let judged = |row: Row| if opened.open as u64 == STREAMS { row.within(Budget::AtMost(600.0)) } else { row };
+    rows.extend(row.map(|row| judged(row).note(note)));
+    streams.stop().await;
+    daybook.child.stop().await;
+    Ok(())
+}

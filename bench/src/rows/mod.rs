@@ -1,0 +1,58 @@
+//! The rows of the table, in the order in which they are measured.
+
+mod agno;
+mod append;
+mod latency;
+mod memory;
+mod nodes;
+mod reading;
+mod runs;
+
+use clap::ValueEnum;
+
+use crate::error::Error;
+use crate::report::Row;
+use crate::world::World;
+
+/// A group of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    /// Durable runs a second, beside the echo.
+    Runs,
+    /// Appends to the log, beside pgbench.
+    Append,
+    /// Memory and start time.
+    Memory,
+    /// What Daybook adds to the model's time.
+    Latency,
+    /// Durable runs a second, beside agno.
+    Agno,
+    /// Several nodes on one log.
+    Nodes,
+    /// Reading the log and posting the views.
+    Reading,
+}
+
+impl Group {
+    /// All, in the order in which they are measured.
+    pub const ALL: [Self; 7] =
+        [Self::Runs, Self::Append, Self::Memory, Self::Latency, Self::Agno, Self::Nodes, Self::Reading];
+
+    /// Its name, as on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Measures; rows that are complete stay in `rows` whatever comes after.
+    pub async fn measure(self, world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error> {
+        match self {
+            Self::Runs => runs::measure(world, rows).await,
+            Self::Append => append::measure(world, rows).await,
+            Self::Memory => memory::measure(world, rows).await,
+            Self::Latency => latency::measure(world, rows).await,
+            Self::Agno => agno::measure(world, rows).await,
+            Self::Nodes => nodes::measure(world, rows).await,
+            Self::Reading => reading::measure(world, rows).await,
+        }
+    }
+}
