@@ -13,7 +13,7 @@ use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::reload::{Source, definitions};
 use crate::server::{Daybook, Running, Signals};
-use crate::{demo, init, logging};
+use crate::{demo, doctor, init, logging};
 
 /// Shown below the options: what people want to do first.
 const EXAMPLES: &str = "\
@@ -21,6 +21,7 @@ Examples:
   daybook demo                              try it: built-in agents, its own database, no key needed
   daybook init                              write a daybook.yaml to begin with
   daybook check                             what is wrong in daybook.yaml, and what it would serve
+  daybook doctor                            what is set up, what is wrong, how to mend it
   daybook serve                             serve the agents of daybook.yaml on http://127.0.0.1:8000
   daybook serve --port 9000 --config my.yaml
   DATABASE_URL=postgres://me:secret@db/daybook DAYBOOK_MASTER_KEY=... daybook serve
@@ -37,6 +38,13 @@ Examples:
 The environment: DAYBOOK_HOST, DAYBOOK_PORT or PORT, DATABASE_URL, DAYBOOK_DATA_DIR, DAYBOOK_CONFIG,
 DAYBOOK_MASTER_KEY, DAYBOOK_LOG_LEVEL or RUST_LOG, DAYBOOK_LOG_FORMAT, DAYBOOK_INSECURE, DAYBOOK_NAME, DAYBOOK_ID,
 DAYBOOK_POSTGRES_BIN_DIR, and OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_MODEL where daybook.yaml defines no model.";
+
+const DOCTOR_HELP: &str = "\
+It looks at the definitions, the address, open files, free room, PostgreSQL (rights, migrations, clock), the master key,
+the models' servers, the views and the nodes; beside a running server too. A private PostgreSQL that does not run is not
+started, so what is in it is looked at only while a server runs. No key and no password is shown.
+
+Ends with 0 when there is no problem, with 1 when there is one.";
 
 /// An agent server that records everything in one append-only log.
 #[derive(Debug, Parser)]
@@ -69,6 +77,15 @@ enum Verb {
         /// The definitions [default: daybook.yaml, or DAYBOOK_CONFIG]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+    },
+    /// Tell what is set up, what is wrong and how to mend it. Changes and starts nothing.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        #[command(flatten)]
+        options: ServeOptions,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print the JSON Schema of daybook.yaml, for editors and other tools.
     Schema,
@@ -143,6 +160,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Verb::Migrate(options) => Box::pin(migrate(options)).await,
         Verb::Init { file, force } => say(&init::write(&file, force)?),
         Verb::Check { file } => check(file),
+        Verb::Doctor { options, json } => Box::pin(doctor(options, json)).await,
         Verb::Schema => say(&format!("{:#}\n", crate::schema())),
     }
 }
@@ -151,6 +169,12 @@ fn check(file: Option<PathBuf>) -> Result<(), Error> {
     let (path, definitions) = definitions(named(file).as_ref())?.ok_or(ConfigError::NoFile)?;
     let settings = Settings::from_layers([definitions.server.clone(), environment()?])?;
     say(&init::summary(&path, &definitions, &settings)?)
+}
+
+async fn doctor(options: ServeOptions, json: bool) -> Result<(), Error> {
+    let report = doctor::examine(named(options.config), Layer::from(options.options), variable).await;
+    say(&if json { report.json() } else { report.to_string() })?;
+    if report.has_problems() { Err(Error::Unwell) } else { Ok(()) }
 }
 
 async fn serve(options: ServeOptions) -> Result<(), Error> {

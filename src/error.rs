@@ -98,6 +98,9 @@ pub enum Error {
     /// What the program wanted done at the start was not.
     #[error("on_start: {0}")]
     Hook(String),
+    /// Something keeps the server from working; told already.
+    #[error("there are problems: see above how to mend them")]
+    Unwell,
     /// The server did not stop in time.
     #[error(
         "the server did not stop within {0:?} and was cut off; the log is whole, and running work goes on elsewhere \

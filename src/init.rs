@@ -27,12 +27,13 @@ pub(crate) fn write(path: &Path, force: bool) -> Result<String, Error> {
     }
     let usual = path == Path::new(crate::config::DEFAULT_FILE);
     let (named, config) = if usual { Default::default() } else { (format!(" {shown}"), format!(" --config {shown}")) };
+    let (check, serve) = (format!("daybook check{named}"), format!("daybook serve{config}"));
     Ok(format!(
         "Wrote {shown}: one agent on the scripted demo model.
 
 Next:
-  daybook check{named}     what is wrong in it, and what it would serve
-  daybook serve{config}    serve it
+  {check:<20} what is wrong in it, and what it would serve
+  {serve:<20} serve it
   curl -s http://127.0.0.1:8000/agents/my-agent/runs -F message='calculate 2+3*4' -F stream=false
 "
     ))

@@ -6,7 +6,7 @@ use crate::config::{MASTER_KEY, Settings};
 use crate::error::Error;
 
 /// The file, in the data directory.
-const FILE: &str = "master.key";
+pub(crate) const FILE: &str = "master.key";
 
 /// The key of this server. Only for the embedded database is one made: a database of somebody's own may have other
 /// nodes, which need the same key, and outlives this machine's files.

@@ -45,6 +45,7 @@ mod config;
 mod database;
 mod definitions;
 mod demo;
+mod doctor;
 mod error;
 mod handle;
 mod hooks;

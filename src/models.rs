@@ -17,6 +17,9 @@ pub(crate) const DEFAULT_MODEL: &str = "default";
 /// OpenAI's model when `OPENAI_API_KEY` is set and nothing says which.
 const OPENAI_MODEL: &str = "gpt-5-mini";
 
+/// OpenAI's address.
+const OPENAI_URL: &str = "https://api.openai.com/v1";
+
 /// A model as it is described.
 #[derive(Debug, Clone)]
 pub(crate) enum ModelDefinition {
@@ -70,6 +73,14 @@ impl From<&TimeoutsDefinition> for Timeouts {
 }
 
 impl ModelDefinition {
+    /// Where it is, and whether a key is set; none when it needs no network.
+    pub(crate) fn place(&self) -> Option<(&str, bool)> {
+        match self {
+            Self::Demo => None,
+            Self::OpenAi(of) => Some((of.base_url.as_deref().unwrap_or(OPENAI_URL), of.api_key.is_some())),
+        }
+    }
+
     /// The model, ready to be called. `name` is its name in the definitions, for messages.
     pub(crate) fn build(&self, name: &str) -> Result<Arc<dyn ChatModel>, Error> {
         let definition = match self {
@@ -91,8 +102,13 @@ impl ModelDefinition {
 /// The model of those who defined none: OpenAI's with `OPENAI_API_KEY` (and `OPENAI_BASE_URL`, `OPENAI_MODEL`), the
 /// scripted one without. `get` looks a variable up.
 pub(crate) fn default_model(get: impl Fn(&str) -> Option<String>) -> Result<Arc<dyn ChatModel>, Error> {
+    default_definition(get).build(DEFAULT_MODEL)
+}
+
+/// As [`default_model`], as it is described.
+pub(crate) fn default_definition(get: impl Fn(&str) -> Option<String>) -> ModelDefinition {
     let text = |name: &str| get(name).filter(|value| !value.trim().is_empty());
-    let definition = match text("OPENAI_API_KEY") {
+    match text("OPENAI_API_KEY") {
         None => ModelDefinition::Demo,
         Some(key) => ModelDefinition::OpenAi(OpenAiDefinition {
             id: text("OPENAI_MODEL").unwrap_or_else(|| OPENAI_MODEL.to_owned()),
@@ -101,8 +117,7 @@ pub(crate) fn default_model(get: impl Fn(&str) -> Option<String>) -> Result<Arc<
             timeouts: TimeoutsDefinition::default(),
             retries: None,
         }),
-    };
-    definition.build(DEFAULT_MODEL)
+    }
 }
 
 #[cfg(test)]

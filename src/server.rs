@@ -308,7 +308,7 @@ fn presented(settings: &Settings) -> daybook_rest::Settings {
 }
 
 /// Takes the port, unless others could reach it and nobody would be asked who they are.
-async fn listen(settings: &Settings) -> Result<TcpListener, Error> {
+pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Error> {
     let host = |source| Error::Host { host: settings.host.clone(), source };
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((settings.host.as_str(), settings.port)).await.map_err(host)?.collect();

@@ -11,6 +11,7 @@ mod projection;
 mod runner;
 mod runs;
 mod sessions;
+mod stand;
 mod text;
 mod views;
 
@@ -21,4 +22,5 @@ pub use error::ViewError;
 pub use runner::{ProjectionStatus, Runner};
 pub use runs::{RunFilter, RunRow};
 pub use sessions::{SessionFilter, SessionPage, SessionRow, SessionSort};
+pub use stand::{ViewStand, views_stand};
 pub use views::{Read, Views};

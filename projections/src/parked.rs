@@ -1,7 +1,7 @@
 //! Streams a projection could not go on with: kept aside, so that the rest of the log is not held up.
 
 use daybook_domain::StreamId;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor};
 
 use crate::projection::Scope;
 use crate::text;
@@ -42,7 +42,7 @@ pub(crate) async fn all(
 
 /// The first parked streams with their errors, for people.
 pub(crate) async fn told(
-    pool: &PgPool,
+    db: impl PgExecutor<'_>,
     name: &'static str,
     scope: Scope,
 ) -> Result<Vec<(StreamId, String)>, sqlx::Error> {
@@ -54,7 +54,7 @@ pub(crate) async fn told(
     .bind(name)
     .bind(scope.version)
     .bind(TOLD)
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(|(stream, error)| (StreamId::from_log(stream), error)).collect())
 }

@@ -71,10 +71,17 @@ struct KeyRow {
     owner_wrapped: Vec<u8>,
 }
 
+/// What a database remembers, sealed with its master key.
+const CHECK: &[u8] = b"the master key of this database";
+
+/// Whether `check` was sealed with this key.
+pub(crate) fn fits(master: &MasterKey, check: &[u8]) -> Result<bool, StoreError> {
+    Ok(master.sealer()?.open("master-check", check).as_deref() == Some(CHECK))
+}
+
 impl Keyring {
     /// Checks the master key against the database, which remembers the first it was opened with.
     pub(crate) async fn open(pool: PgPool, master: &MasterKey) -> Result<Self, StoreError> {
-        const CHECK: &[u8] = b"the master key of this database";
         let master = master.sealer()?;
         sqlx::query("INSERT INTO store_meta (name, value) VALUES ('master_check', $1) ON CONFLICT DO NOTHING")
             .bind(master.seal("master-check", CHECK)?)

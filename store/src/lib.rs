@@ -7,6 +7,7 @@ mod error;
 mod frames;
 mod heads;
 mod housekeeping;
+mod inspect;
 mod kept;
 mod keys;
 mod leaf;
@@ -22,7 +23,9 @@ mod writer;
 pub use crypto::MasterKey;
 pub use error::{AppendError, StoreError};
 pub use frames::{Durability, FrameStore};
+pub use inspect::{Inspection, NodeSeen, connect_to_look, inspect};
 pub use leaf::verify_leaf;
+pub use migrate::Applied;
 pub use store::{Store, StoreOptions};
 pub use types::{
     Append, Appended, CommandKey, Expected, FrameChunk, Lease, LeaseOp, Meta, MigrateError, MigrateOutcome, NodeInfo,

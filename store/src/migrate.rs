@@ -31,6 +31,37 @@ pub(crate) async fn run(pool: &PgPool) -> Result<bool, StoreError> {
     Ok(applied(pool).await? != before)
 }
 
+/// How a database's migrations are to this program's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Those that both have.
+    pub known: usize,
+    /// Those that the database lacks.
+    pub pending: usize,
+    /// Those that only the database has: a newer program made them.
+    pub unknown: usize,
+    /// Those that broke off.
+    pub failed: usize,
+}
+
+/// What was applied to the database behind `db`.
+pub(crate) async fn applied_to(db: &mut sqlx::PgConnection) -> Result<Applied, StoreError> {
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *db).await?;
+    let rows: Vec<(i64, bool)> = match exists {
+        true => sqlx::query_as("SELECT version, success FROM _sqlx_migrations").fetch_all(db).await?,
+        false => Vec::new(),
+    };
+    let ours: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    let known = rows.iter().filter(|(version, success)| *success && ours.contains(version)).count();
+    Ok(Applied {
+        known,
+        pending: ours.len() - known,
+        unknown: rows.iter().filter(|(version, _)| !ours.contains(version)).count(),
+        failed: rows.iter().filter(|(_, success)| !success).count(),
+    })
+}
+
 async fn applied(pool: &PgPool) -> Result<i64, StoreError> {
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
     if !exists {

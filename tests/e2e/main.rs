@@ -9,6 +9,7 @@ mod cancel;
 mod cost;
 mod crash;
 mod definitions;
+mod doctor;
 mod embedding;
 mod idempotency;
 mod migrations;

@@ -4,6 +4,7 @@
 
 mod binaries;
 mod error;
+mod look;
 mod postmaster;
 mod site;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use self::{
 };
 
 pub use self::error::EmbeddedError;
+pub use self::look::{Look, look};
 
 /// Tries of the first start: backends of a killed server may need a moment to let go of its memory.
 const FIRST_TRIES: u32 = 3;
@@ -102,12 +104,7 @@ impl Embedded {
     /// It stays the same over restarts. It holds no password: the kernel vouches for the user that connects.
     #[must_use]
     pub fn url(&self) -> SecretString {
-        let host = self.site.socket_dir.to_string_lossy();
-        let port = PORT.to_string();
-        let query = [("host", &*host), ("port", &port), ("sslmode", "disable")];
-        // libpq reads `+` as itself.
-        let query = serde_urlencoded::to_string(query).unwrap_or_default().replace('+', "%20");
-        SecretString::from(format!("postgres://daybook@localhost/daybook?{query}"))
+        url(&self.site.socket_dir.to_string_lossy(), &PORT.to_string())
     }
 
     /// PostgreSQL's data directory.
@@ -158,6 +155,14 @@ impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Embedded").field("site", &self.site).field("pid", &self.pid).finish_non_exhaustive()
     }
+}
+
+/// The address of a server that listens in `socket_dir`.
+fn url(socket_dir: &str, port: &str) -> SecretString {
+    let query = [("host", socket_dir), ("port", port), ("sslmode", "disable")];
+    // libpq reads `+` as itself.
+    let query = serde_urlencoded::to_string(query).unwrap_or_default().replace('+', "%20");
+    SecretString::from(format!("postgres://daybook@localhost/daybook?{query}"))
 }
 
 /// Keeps the server running until Daybook ends, then stops it.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 pub use api::{Api, ids_of, text};
 pub use database::Database;
 pub use model::{Fault, Model, Script, long_pieces};
-pub use server::{Server, World, daybook, open_dir};
+pub use server::{Server, World, clean, daybook, open_dir};
 pub use sse::{Frame, Stream, check_order, said};
 
 /// After this long something that was to happen counts as never happening.

@@ -36,7 +36,7 @@ pub fn daybook() -> Command {
 }
 
 /// What this machine's environment says must not decide a test.
-fn clean(command: &mut Command) {
+pub fn clean(command: &mut Command) {
     for (name, _) in std::env::vars() {
         if name.starts_with("DAYBOOK_") || name.starts_with("OPENAI_") {
             command.env_remove(name);
