@@ -11,6 +11,7 @@ use daybook_domain::command::{CancelRun, Envelope, Principal, StartRun};
 use daybook_domain::component::ComponentRef;
 use daybook_domain::ids::{ComponentId, IdError, RunId, SessionId, UserId};
 use daybook_domain::media::Media;
+use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{ErrorKind, OnBusy, Requirement, RunMode, RunState, RunStatus};
 use daybook_domain::usage::Usage;
 use daybook_engine::{Engine, ExecuteError, Frame, Outcome, QueryError, WatchItem};
@@ -193,6 +194,7 @@ pub struct Call<As> {
     session_state: Option<Map<String, Value>>,
     dependencies: Option<Map<String, Value>>,
     metadata: Option<Map<String, Value>>,
+    output_schema: Option<OutputSchema>,
     idempotency_key: Option<String>,
     caller: Option<Caller>,
     kind: PhantomData<fn() -> As>,
@@ -211,6 +213,7 @@ impl<As> Call<As> {
             session_state: None,
             dependencies: None,
             metadata: None,
+            output_schema: None,
             idempotency_key: None,
             caller: None,
             kind: PhantomData,
@@ -265,6 +268,12 @@ impl<As> Call<As> {
         self
     }
 
+    /// The shape of the answer, instead of the agent's own.
+    pub fn output_schema(mut self, schema: OutputSchema) -> Self {
+        self.output_schema = Some(schema);
+        self
+    }
+
     /// Makes it once: the same key with the same call gives the run that the first one started, with another call
     /// [`ExecuteError::KeyReused`]. A key counts for its agent and caller.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
@@ -305,6 +314,7 @@ impl<As> Call<As> {
             session_state: self.session_state,
             dependencies: self.dependencies,
             metadata: self.metadata,
+            output_schema: self.output_schema,
         };
         let envelope = match &self.caller {
             Some(caller) => caller.envelope("embedded", command),

@@ -151,6 +151,7 @@ fn answer() -> DomainEvent {
         tool_calls: Vec::new(),
         finish_reason: "stop".to_owned(),
         provider_data: None,
+        replay: None.into(),
         metrics: daybook_domain::message::CallMetrics::default(),
         frame: 1,
         at_ms: 1_700_000_000_000,

@@ -186,7 +186,9 @@ async fn a_database_that_does_not_fit_is_told() {
     let found = look(on(&absent, dir)).await;
     found.said("database", "problem", "does not exist");
 
-    let change = async |sql: &str| drop(sqlx::query(AssertSqlSafe(sql)).execute(&database.sql).await.unwrap());
+    let change = async |sql: &str| {
+        sqlx::query(AssertSqlSafe(sql)).execute(&database.sql).await.unwrap();
+    };
     let role = format!("poor_{}", uuid::Uuid::now_v7().simple());
     change(&format!("CREATE ROLE {role}")).await;
     change("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;

@@ -37,6 +37,13 @@ impl Events {
         }
     }
 
+    /// Thoughts are told apart by an empty line.
+    fn another_thought(&mut self, answer: &mut Answer) {
+        if std::mem::replace(&mut self.told_thoughts, true) {
+            answer.reasoning("\n\n");
+        }
+    }
+
     fn added(&mut self, event: &Value, answer: &mut Answer) {
         let (place, item) = (place(event), &event["item"]);
         answer.begun();
@@ -121,11 +128,7 @@ impl Reader for Events {
                 self.refused = true;
                 answer.text(delta);
             }
-            Some("response.reasoning_summary_part.added") => {
-                if std::mem::replace(&mut self.told_thoughts, true) {
-                    answer.reasoning("\n\n");
-                }
-            }
+            Some("response.reasoning_summary_part.added") => self.another_thought(answer),
             Some("response.reasoning_summary_text.delta" | "response.reasoning_text.delta") => answer.reasoning(delta),
             Some("response.function_call_arguments.delta") => self.arguments(event, answer),
             Some("response.output_item.done") => self.done(event, answer),
