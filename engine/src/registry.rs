@@ -199,6 +199,7 @@ mod tests {
             },
             temperature: None,
             max_tokens: None,
+            output_schema: None,
             tools: Vec::new(),
             history_runs: 0,
             session_state: Map::new(),
