@@ -94,6 +94,11 @@ impl ApiError {
         Self::Internal(problem("Internal server error"))
     }
 
+    /// 503: what is asked for may be among the events that the view lacks.
+    pub fn behind(lag: u64) -> Self {
+        Self::Unavailable(problem(format!("The view is {lag} events behind the log: try again")), RETRY_SECONDS)
+    }
+
     fn unavailable(error: &dyn std::error::Error) -> Self {
         Self::Unavailable(problem(error.to_string()), RETRY_SECONDS)
     }

@@ -21,9 +21,13 @@ pub(crate) fn answer<T: ToJSON>(value: T, lag: u64) -> Answer<T> {
 /// The row and its lag, or `missing`.
 ///
 /// # Errors
-/// `missing` when there is no row.
+/// `missing` when there is no row; where the view is behind, nobody knows yet whether there is one: 503.
 pub(crate) fn found<T>(read: Read<Option<T>>, missing: impl FnOnce() -> ApiError) -> Result<(T, u64), ApiError> {
-    read.value.map(|value| (value, read.lag)).ok_or_else(missing)
+    match read.value {
+        Some(value) => Ok((value, read.lag)),
+        None if read.lag > 0 => Err(ApiError::behind(read.lag)),
+        None => Err(missing()),
+    }
 }
 
 impl From<ViewError> for ApiError {

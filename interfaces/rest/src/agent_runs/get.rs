@@ -9,13 +9,13 @@ use daybook_domain::run::RunState;
 use daybook_engine::{RunDetail, RunMeta};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
 use serde_json::Value;
 
 use crate::docs::Tag;
 use crate::errors::{ApiError, At};
 use crate::guard::{AgentsRead, Guard};
 use crate::params::{self, Required};
-use crate::reads::{self, Answer};
 use crate::state::{AppState, LOG};
 use crate::wire::{RunOutput, events_from_log, shows_events};
 
@@ -24,6 +24,8 @@ pub(super) struct GetRun(pub AppState);
 #[OpenApi]
 impl GetRun {
     /// Get one run of an agent
+    ///
+    /// It is read from the log and not from a view, so that nothing that holds a view up hides how a run stands.
     #[oai(path = "/agents/:agent_id/runs/:run_id", method = "get", tag = "Tag::Agents", operation_id = "get_agent_run")]
     async fn get(
         &self,
@@ -34,16 +36,16 @@ impl GetRun {
         run_id: Path<String>,
         /// The run's session.
         session_id: Query<Required<String>>,
-    ) -> Result<Answer<RunOutput>, ApiError> {
+    ) -> Result<Json<RunOutput>, ApiError> {
         let at = At("query", "session_id");
         let session: SessionId = params::id(at, session_id.text(at)?)?;
         let agent = ComponentRef::agent(self.0.known_agent(&agent_id)?.config.id.clone());
         let run = super::run_id(&run_id)?;
-        let (row, lag) = reads::found(self.0.views.run(LOG, None, &run).await?, super::run_not_found)?;
-        if row.state.component() != Some(&agent) || row.state.session_id() != Some(&session) {
+        let state = self.0.engine.run(LOG, &run).await?.ok_or_else(super::run_not_found)?;
+        if state.component() != Some(&agent) || state.session_id() != Some(&session) {
             return Err(super::run_not_found());
         }
-        Ok(reads::answer(self.shown(&run, row.state).await?, lag))
+        Ok(Json(self.shown(&run, state).await?))
     }
 }
 
