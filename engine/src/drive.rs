@@ -76,6 +76,8 @@ pub(crate) struct Driver {
     /// What the open model call had said when it was dropped.
     pub partial: Partial,
     pub granted: bool,
+    /// Whether the log and the watchers were told of this lease; the first lease is told by the acceptance.
+    pub opened: bool,
 }
 
 impl Driver {
@@ -102,6 +104,7 @@ impl Driver {
             progress: mpsc::channel(PROGRESS),
             partial: Partial::default(),
             granted: false,
+            opened: epoch == 1,
         }
     }
 
@@ -181,6 +184,9 @@ impl Driver {
             Some(action) => action,
             None => {
                 self.catch_up().await?;
+                if !self.opened {
+                    self.open_epoch().await?;
+                }
                 self.advance(Vec::new(), Vec::new()).await?
             }
         };
@@ -226,12 +232,18 @@ impl Driver {
         }
     }
 
-    /// Takes in what others appended to the run: requests to cancel.
+    /// Takes in what is in the log and not in the state: requests to cancel, and what this node appended without ever
+    /// hearing that it was done. That has its frames' indexes, so it is shown before anything else gets them.
     pub async fn catch_up(&mut self) -> Result<(), Exit> {
         let stream = StreamId::run(&self.live.run_id);
         for recorded in self.engine.store.read_stream(self.live.log, &stream, self.version).await? {
             if let DomainEvent::Run(event) = &recorded.event {
                 self.state.evolve(event);
+                let (first, frames) = frames_of(event, &self.state);
+                if first == self.live.hub.next_index() && !frames.is_empty() {
+                    self.live.hub.push(self.state.updated_ms / 1000, frames);
+                    self.engine.frames.soon(&self.live);
+                }
             }
             self.version = recorded.version;
         }
@@ -282,10 +294,11 @@ impl Driver {
         }
     }
 
-    /// Commits one event alone, without planning what comes next.
-    pub async fn record(&mut self, event: RunEvent) -> Result<(), Exit> {
+    /// Commits one event alone, without planning what comes next; false when others appended to the run meanwhile.
+    pub async fn record(&mut self, event: RunEvent) -> Result<bool, Exit> {
         match self.append(&mut [event], &[], false).await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(AppendError::Conflict { .. }) => Ok(false),
             Err(AppendError::Store(error)) => Err(error.into()),
             Err(_) => Err(Exit::Moved),
         }

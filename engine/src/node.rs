@@ -1,14 +1,15 @@
 //! This node among others: it announces itself, takes over what dead nodes left, and hands over what it has.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use daybook_domain::component::{ComponentState, Configure};
 use daybook_domain::event::DomainEvent;
-use daybook_domain::ids::{LogId, StreamId};
+use daybook_domain::ids::{LogId, RunId, StreamId};
 use daybook_domain::run::{RunEvent, RunState, RunTakenOver};
-use daybook_store::{Append, AppendError, Expected, Lease, LeaseOp, NodeInfo, StreamWrite};
+use daybook_store::{Append, AppendError, Expected, Lease, LeaseOp, NodeInfo, StoreError, StreamWrite};
 
 use crate::drive::{Driver, Exit};
 use crate::engine::{Engine, Inner, fold_run};
@@ -24,6 +25,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// After so long without a heartbeat other nodes take the runs over.
 pub const SILENCE: Duration = Duration::from_secs(6);
+
+/// A node looks at its own leases each time it has shown so often that it lives.
+const LOOK_FOR_LOST: u32 = 3;
 
 /// The most runs taken over at once; the rest follow a second later.
 const CLAIM_LIMIT: i64 = 200;
@@ -108,7 +112,8 @@ pub(crate) async fn record_configs(inner: &Arc<Inner>, registry: &Registry) -> R
 async fn live(inner: Arc<Inner>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    let mut lost = HashSet::new();
+    for beat in 1_u32.. {
         tokio::select! {
             _ = tick.tick() => {}
             () = inner.stopping.cancelled() => return,
@@ -116,6 +121,11 @@ async fn live(inner: Arc<Inner>) {
         match inner.store.heartbeat(&inner.node_id).await {
             Ok(true) => {
                 inner.pulse.beat();
+                if beat.is_multiple_of(LOOK_FOR_LOST)
+                    && let Err(error) = let_go_of_lost(&inner, &mut lost).await
+                {
+                    tracing::warn!(%error, "this node's leases were not looked at");
+                }
                 claim(&inner).await;
             }
             // Others thought us dead: say again that we are here. Runs they took are theirs, the epochs see to that.
@@ -165,33 +175,46 @@ async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> Result<(), E
     inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
     let agent = inner.registry().pinned(config, &accepted.config_hash);
     let driver = Driver::new(inner.clone(), live, agent, state, version, lease.epoch);
-    inner.spawn(resume(driver));
+    inner.spawn(driver.drive_on());
     Ok(())
 }
 
-/// Says that the run was taken over, repeats what was said so far, and drives it on.
-async fn resume(mut driver: Driver) {
-    if let Err(error) = driver.open_epoch().await {
-        tracing::warn!(run = %driver.live.run_id, %error, "a run that was taken over did not start");
+/// Gives up leases that this node holds and does not work on, for the next claim: it never heard that it has them, because
+/// the database's answer was lost, or could not read the run when it did. `seen` are those that stood so at the last look;
+/// a run that was accepted a moment ago is not among them.
+async fn let_go_of_lost(inner: &Arc<Inner>, seen: &mut HashSet<(RunId, u64)>) -> Result<(), StoreError> {
+    let log = LogId::DEFAULT;
+    let held = inner.store.leases_of(log, &inner.node_id).await?;
+    let lost: HashSet<_> = held.into_iter().filter(|(run, _)| inner.live(log, run).is_none()).collect();
+    for (run, epoch) in lost.intersection(seen) {
+        tracing::warn!(%run, epoch, "this node holds a run that it does not work on; it is taken over anew");
+        inner.store.give_up_lease(log, &inner.node_id, run, *epoch).await?;
     }
-    driver.drive_on().await;
+    *seen = lost;
+    Ok(())
 }
 
 impl Driver {
-    async fn open_epoch(&mut self) -> Result<(), Exit> {
+    /// Says that the run was taken over, and repeats what was said so far.
+    pub(crate) async fn open_epoch(&mut self) -> Result<(), Exit> {
         self.repair_frames().await?;
-        let taken = RunTakenOver {
-            node: self.engine.node_id.clone(),
-            epoch: self.epoch,
-            frame: 0,
-            at_ms: self.engine.now_ms(),
-        };
-        self.record(RunEvent::TakenOver(taken)).await?;
+        while self.state.epoch < self.epoch {
+            let taken = RunTakenOver {
+                node: self.engine.node_id.clone(),
+                epoch: self.epoch,
+                frame: 0,
+                at_ms: self.engine.now_ms(),
+            };
+            if !self.record(RunEvent::TakenOver(taken)).await? {
+                self.catch_up().await?;
+            }
+        }
         let (text, reasoning) = said(&self.state);
         if text.is_some() || reasoning.is_some() {
             // What was streamed before is void; from the restart frame on, the text is whole again.
             self.show_piece(FrameBody::Content { text, reasoning, provider_data: self.state.provider_data.clone() });
         }
+        self.opened = true;
         Ok(())
     }
 }

@@ -70,11 +70,41 @@ pub(crate) async fn claim(
             .fetch_all(pool)
             .await?;
     rows.into_iter()
-        .map(|(tree, epoch, component)| {
-            let tree = RunId::parse(tree).map_err(|error| StoreError::Invalid(format!("a lease's run id: {error}")))?;
-            Ok(Lease { tree, epoch: epoch as u64, component })
-        })
+        .map(|(tree, epoch, component)| Ok(Lease { tree: tree_id(tree)?, epoch: epoch as u64, component }))
         .collect()
+}
+
+/// Every lease a node holds, and its epoch.
+pub(crate) async fn leases_of(pool: &PgPool, log: LogId, node_id: &str) -> Result<Vec<(RunId, u64)>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT tree_id, epoch FROM leases WHERE log_id = $1 AND node_id = $2")
+            .bind(log.0)
+            .bind(node_id)
+            .fetch_all(pool)
+            .await?;
+    rows.into_iter().map(|(tree, epoch)| Ok((tree_id(tree)?, epoch as u64))).collect()
+}
+
+/// Gives one lease up, if it is still of this epoch: the next claim takes it.
+pub(crate) async fn give_up(
+    pool: &PgPool,
+    log: LogId,
+    node_id: &str,
+    tree: &RunId,
+    epoch: u64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE leases SET node_id = NULL WHERE log_id = $1 AND tree_id = $2 AND node_id = $3 AND epoch = $4")
+        .bind(log.0)
+        .bind(tree.as_str())
+        .bind(node_id)
+        .bind(epoch as i64)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+fn tree_id(tree: String) -> Result<RunId, StoreError> {
+    RunId::parse(tree).map_err(|error| StoreError::Invalid(format!("a lease's run id: {error}")))
 }
 
 pub(crate) async fn lease(

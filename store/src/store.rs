@@ -395,6 +395,22 @@ impl Store {
         nodes::claim(&self.inner.pool, log, node_id, components, tools, limit).await
     }
 
+    /// The leases a node holds, by run tree and epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn leases_of(&self, log: LogId, node_id: &str) -> Result<Vec<(RunId, u64)>, StoreError> {
+        nodes::leases_of(&self.inner.pool, log, node_id).await
+    }
+
+    /// Gives one lease up for whoever claims it next, unless it has another epoch or holder by now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn give_up_lease(&self, log: LogId, node_id: &str, tree: &RunId, epoch: u64) -> Result<(), StoreError> {
+        nodes::give_up(&self.inner.pool, log, node_id, tree, epoch).await
+    }
+
     /// The lease of one run tree as it stands: the node that holds it, if any, and the epoch.
     ///
     /// # Errors
