@@ -1,6 +1,8 @@
 # make demo: try Daybook, offline and without an API key.   make test: every check.
 # make bench: measure it against its budgets; QUICK=1 for a short look, ONLY=runs,append for some rows.
-.PHONY: demo test bench
+# make chaos: nodes and databases that die, for about an hour. MINUTES=30 of it mixed load; SEED=n repeats a schedule;
+#   ONLY=name runs one scenario.
+.PHONY: demo test bench chaos
 
 demo:
 	@scripts/install-postgres.sh
@@ -19,3 +21,9 @@ bench:
 	cargo build --locked --release --package daybook --bin daybook --package daybook-bench
 	@exec "$${CARGO_TARGET_DIR:-target}/release/daybook-bench" table $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 		--json "$${CARGO_TARGET_DIR:-target}/bench.json"
+
+chaos:
+	@scripts/install-build-tools.sh
+	@scripts/install-postgres.sh
+	cargo build --locked --examples
+	cargo test --locked --test chaos -- --include-ignored --nocapture --test-threads=1 $(ONLY)

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook::{
     AgentDefinition, Builder, Daybook, Effect, Error, FunctionTool, MasterKey, OpenAiChat, OpenAiOptions, RetryPolicy,
@@ -42,6 +42,8 @@ struct KeyValue {
 struct Pause {
     #[serde(default)]
     seconds: u64,
+    #[serde(default)]
+    milliseconds: u64,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -155,7 +157,7 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
             let calls = calls.clone();
             async move {
                 write_down(&calls, name, &context).map_err(ToolError::failed)?;
-                tokio::time::sleep(Duration::from_secs(args.seconds)).await;
+                tokio::time::sleep(Duration::from_secs(args.seconds) + Duration::from_millis(args.milliseconds)).await;
                 // Lets a test hold the tools in their calls, for as long as it takes.
                 while calls.with_extension("hold").exists() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -169,9 +171,10 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
     builder.agent(agent)
 }
 
-/// One short write to a file opened for appending, so that a kill leaves whole lines.
+/// One short write to a file opened for appending, so that a kill leaves whole lines: tool, call, key, process, and when.
 fn write_down(calls: &Path, tool: &str, context: &ToolContext) -> std::io::Result<()> {
-    let line = format!("{tool} {} {}\n", context.call_id, context.idempotency_key);
+    let (process, at) = (std::process::id(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let line = format!("{tool} {} {} {process} {}\n", context.call_id, context.idempotency_key, at.as_millis());
     OpenOptions::new().create(true).append(true).open(calls)?.write_all(line.as_bytes())
 }
 

@@ -1,7 +1,6 @@
 //! Daybook from outside: real servers on a real PostgreSQL, a scripted model, and everything that may go wrong.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
-#![expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
 
 mod bad_input;
 mod busy;
@@ -20,5 +19,6 @@ mod privacy;
 mod private_database;
 mod reload;
 mod runs;
-mod support;
 mod watching;
+
+use daybook_test_support as support;

@@ -5,22 +5,10 @@ use nix::unistd::Pid;
 
 use crate::support::{PATIENCE, Script, World, check_order, eventually, said};
 
-impl World {
-    /// The process id of the private PostgreSQL; none while it is down.
-    pub fn postgres(&self) -> Option<Pid> {
-        let beside = self.data_dir().join("postgres.location");
-        let data =
-            std::fs::read_to_string(beside).map_or_else(|_| self.data_dir().join("postgres"), |at| at.trim().into());
-        let file = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
-        let pid = file.lines().next()?.trim().parse().ok()?;
-        Some(Pid::from_raw(pid)).filter(|pid| kill(*pid, None).is_ok())
-    }
-
-    fn kill_postgres(&self) -> Pid {
-        let pid = self.postgres().expect("PostgreSQL runs");
-        kill(pid, Signal::SIGKILL).unwrap();
-        pid
-    }
+fn kill_postgres(world: &World) -> Pid {
+    let pid = world.postgres().expect("PostgreSQL runs");
+    kill(pid, Signal::SIGKILL).unwrap();
+    pid
 }
 
 #[tokio::test]
@@ -30,7 +18,7 @@ async fn a_run_survives_a_kill_of_daybook_and_of_its_postgresql() {
     let script = Script::say(&["one ", "two ", "three"]).hold(2, "third").message();
     let mut watch = server.api.stream("my-agent", &[("message", &script), ("session_id", "s"), ("run_id", "r")]).await;
     watch.until_said("one two ").await;
-    world.kill_postgres();
+    kill_postgres(&world);
     server.kill().await;
     let before = watch.rest().await;
 
@@ -53,18 +41,18 @@ async fn a_run_survives_a_kill_of_postgresql_alone_and_of_daybook_alone() {
     let script = |gate: &str| Script::say(&["one ", "two"]).hold(1, gate).message();
     let first = server.api.background("my-agent", &[("message", &script("a")), ("session_id", "a")]).await;
     world.model.arrived("a", 1).await;
-    let killed = world.kill_postgres();
+    let killed = kill_postgres(&world);
     world.model.open("a");
     assert_eq!(server.api.until("my-agent", &first, "a", "COMPLETED").await["content"], "one two");
-    let postgres = world.postgres().expect("it was started again");
-    assert_ne!(postgres, killed);
+    let running = world.postgres().expect("it was started again");
+    assert_ne!(running, killed);
 
     let second = server.api.background("my-agent", &[("message", &script("b")), ("session_id", "b")]).await;
     world.model.arrived("b", 1).await;
     server.kill().await;
     world.model.open("b");
     let server = world.server().await;
-    assert_eq!(world.postgres(), Some(postgres), "the one that still ran is used");
+    assert_eq!(world.postgres(), Some(running), "the one that still ran is used");
     assert_eq!(server.api.until("my-agent", &second, "b", "COMPLETED").await["content"], "one two");
     assert!(server.terminate().await.success());
 }
@@ -84,7 +72,7 @@ async fn frames_that_were_sent_are_there_to_resume_also_after_a_kill_of_postgres
     for (_, _, watch) in &mut watching {
         watch.until_said("one two ").await;
     }
-    world.kill_postgres();
+    kill_postgres(&world);
     (0..8).for_each(|n| world.model.open(&format!("gate {n}")));
     for (session, run, watch) in watching {
         let frames = watch.rest().await;

@@ -28,6 +28,7 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// The stream in this answer.
     pub fn new(response: reqwest::Response) -> Self {
         let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
         assert!(response.status() == 200 && kind.starts_with("text/event-stream"), "{} {kind}", response.status());

@@ -1,6 +1,9 @@
 //! What the tests stand on: one PostgreSQL with a database for each test, the servers as processes of their own,
 //! a scripted model, and an HTTP client that knows runs.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
+#![expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
+
 mod api;
 mod database;
 mod model;

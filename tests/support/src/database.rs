@@ -42,12 +42,16 @@ fn stop_with_us(data: &Path, dir: &Path) {
 
 /// An empty database with a master key of its own.
 pub struct Database {
+    /// Where it is.
     pub url: String,
+    /// Its master key.
     pub key: String,
+    /// For looks that no interface offers.
     pub sql: PgPool,
 }
 
 impl Database {
+    /// A new one.
     pub async fn create() -> Self {
         let shared = tokio::task::spawn_blocking(|| SHARED.as_str()).await.unwrap();
         let name = format!("t{}", uuid::Uuid::now_v7().simple());

@@ -8,6 +8,7 @@ use super::{Stream, eventually};
 /// A server's interface.
 #[derive(Clone)]
 pub struct Api {
+    /// Its address, without a path.
     pub base: String,
     client: Client,
 }
@@ -29,15 +30,18 @@ fn with(path: &str, name: &str, value: &str) -> String {
 }
 
 impl Api {
+    /// The interface at this address.
     pub fn at(base: &str) -> Self {
         let client = Client::builder().no_proxy().pool_max_idle_per_host(200).build().unwrap();
         Self { base: base.to_owned(), client }
     }
 
+    /// A GET of this path.
     pub fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}{path}", self.base))
     }
 
+    /// A POST to this path.
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(format!("{}{path}", self.base))
     }

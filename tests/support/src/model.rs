@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use poem::http::StatusCode;
@@ -47,6 +48,9 @@ struct Step {
     calls: Vec<(String, String)>,
     /// Instead of the pieces: so many, with so many letters each.
     long: Option<(usize, usize)>,
+    /// Milliseconds before each piece, for a load that takes time; no test counts on it.
+    #[serde(default)]
+    pace: u64,
     fault: Option<Fault>,
 }
 
@@ -105,6 +109,14 @@ impl Script {
         self
     }
 
+    /// The last step takes so many milliseconds before each piece, or before its calls.
+    pub fn pace(mut self, milliseconds: u64) -> Self {
+        if let Some(step) = self.0.last_mut() {
+            step.pace = milliseconds;
+        }
+        self
+    }
+
     /// A message that makes the model do this.
     pub fn message(&self) -> String {
         self.message_after("")
@@ -144,12 +156,14 @@ impl Shared {
 
 /// The model's server; ends with the test.
 pub struct Model {
+    /// Where it is.
     pub url: String,
     shared: Arc<Shared>,
     _serving: JoinSet<io::Result<()>>,
 }
 
 impl Model {
+    /// Starts it.
     pub async fn start() -> Self {
         let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
         let address = acceptor.local_addr().remove(0);
@@ -214,6 +228,7 @@ fn usual() -> Step {
 }
 
 enum Part {
+    Pause(u64),
     Bytes(String),
     Gate(String),
     Cut,
@@ -241,6 +256,10 @@ fn completions(shared: Data<&Arc<Shared>>, Json(request): Json<Value>) -> Respon
             match part {
                 Part::Bytes(bytes) => Ok(bytes),
                 Part::Cut => Err(io::Error::other("cut")),
+                Part::Pause(milliseconds) => {
+                    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                    Ok(String::new())
+                }
                 Part::Gate(name) => {
                     let mut open = shared.gate(&name, |gate, open| {
                         gate.arrived += 1;
@@ -271,11 +290,14 @@ fn parts(mut step: Step) -> Vec<Part> {
     }
     let mut parts = vec![chunk(json!({"role": "assistant", "content": ""}), None)];
     let hold = |at: usize| step.hold.iter().filter(move |(hold, _)| *hold == at).map(|(_, gate)| gate.clone());
+    let pause = || Some(step.pace).filter(|pace| *pace > 0).map(Part::Pause);
     for (at, piece) in step.pieces.iter().enumerate() {
         parts.extend(hold(at).map(Part::Gate));
+        parts.extend(pause());
         parts.push(chunk(json!({"content": piece}), None));
     }
     parts.extend(hold(step.pieces.len()).map(Part::Gate));
+    parts.extend(pause().filter(|_| step.pieces.is_empty()));
     for (at, (name, arguments)) in step.calls.iter().enumerate() {
         let call_id = format!("call_{}", uuid::Uuid::now_v7().simple());
         let function = json!({"name": name, "arguments": ""});

@@ -20,17 +20,17 @@ pub fn open_dir() -> TempDir {
     tempfile::Builder::new().prefix("daybook-e2e-").permissions(Permissions::from_mode(0o755)).tempdir().unwrap()
 }
 
-/// An example program, built with the tests.
-fn built(example: &str) -> PathBuf {
+/// A program built with the tests, by its path in cargo's directory.
+fn built(program: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(example);
-    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
+    let path = test.parent().and_then(Path::parent).unwrap().join(program);
+    assert!(path.exists(), "{} is missing: run `cargo build --bins --examples`", path.display());
     path
 }
 
 /// The program.
 pub fn daybook() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_daybook"));
+    let mut command = Command::new(built("daybook"));
     clean(&mut command);
     command
 }
@@ -50,12 +50,16 @@ pub fn clean(command: &mut Command) {
 
 /// A database, a model and a directory: everything around servers that is still there when they are killed.
 pub struct World {
+    /// What the agents talk to.
     pub model: Model,
+    /// None: its servers run PostgreSQL themselves.
     pub database: Option<Database>,
+    /// For everything that is kept in files.
     pub dir: TempDir,
 }
 
 impl World {
+    /// With a database.
     pub async fn new() -> Self {
         daybook::install_crypto();
         Self { database: Some(Database::create().await), ..Self::with_private_database().await }
@@ -67,6 +71,7 @@ impl World {
         Self { model: Model::start().await, database: None, dir: open_dir() }
     }
 
+    /// Its database.
     pub fn database(&self) -> &Database {
         self.database.as_ref().expect("a shared database")
     }
@@ -74,6 +79,16 @@ impl World {
     /// Where servers keep what is theirs.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// The process id of the private PostgreSQL; none while it is down.
+    pub fn postgres(&self) -> Option<Pid> {
+        let beside = self.data_dir().join("postgres.location");
+        let data =
+            std::fs::read_to_string(beside).map_or_else(|_| self.data_dir().join("postgres"), |at| at.trim().into());
+        let file = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+        let pid = file.lines().next()?.trim().parse().ok()?;
+        Some(Pid::from_raw(pid)).filter(|pid| kill(*pid, None).is_ok())
     }
 
     fn calls_file(&self) -> PathBuf {
@@ -89,6 +104,7 @@ impl World {
         std::fs::write(self.hold_file(), "").unwrap();
     }
 
+    /// After [`World::hold_tools`].
     pub fn let_tools_go(&self) {
         std::fs::remove_file(self.hold_file()).unwrap();
     }
@@ -136,7 +152,7 @@ impl World {
 
     /// How a server is started.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(built("reference_os"));
+        let mut command = Command::new(built("examples/reference_os"));
         clean(&mut command);
         command
             .env("PORT", "0")
@@ -152,6 +168,7 @@ impl World {
 
 /// A server that serves. Killed when dropped.
 pub struct Server {
+    /// Its interface.
     pub api: Api,
     child: Child,
     log: PathBuf,
@@ -159,7 +176,13 @@ pub struct Server {
 
 impl Server {
     /// Starts it and waits until it says where it serves.
-    pub async fn start(mut command: Command, log: &Path) -> Self {
+    pub async fn start(command: Command, log: &Path) -> Self {
+        let started = Self::try_start(command, log).await;
+        started.unwrap_or_else(|said| panic!("the server did not start: {said}"))
+    }
+
+    /// The same; `Err` with what it said when it does not start.
+    pub async fn try_start(mut command: Command, log: &Path) -> Result<Self, String> {
         let errors = OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -172,9 +195,9 @@ impl Server {
             None
         };
         let Ok(Some(address)) = timeout(PATIENCE, address).await else {
-            panic!("the server did not start: {}", std::fs::read_to_string(log).unwrap_or_default());
+            return Err(std::fs::read_to_string(log).unwrap_or_default());
         };
-        Self { api: Api::at(&format!("http://{address}")), child, log: log.to_owned() }
+        Ok(Self { api: Api::at(&format!("http://{address}")), child, log: log.to_owned() })
     }
 
     /// Where it logs.
@@ -203,9 +226,14 @@ impl Server {
         timeout(PATIENCE, self.child.wait()).await.expect("it ends after SIGTERM").unwrap()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs")
+    }
+
+    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs");
-        kill(Pid::from_raw(pid), signal).unwrap();
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 }
 

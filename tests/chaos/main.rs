@@ -1,0 +1,20 @@
+//! Daybook under fire: real processes, real signals, a real PostgreSQL, and a checker outside that reads what clients read
+//! and the tools' own files. A short part runs with every test; `make chaos` runs all of it. `SEED` repeats a schedule.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
+#![expect(clippy::print_stdout, reason = "a long test says what happens now")]
+
+mod boundaries;
+mod client;
+mod counts;
+mod guardian;
+mod ledger;
+mod load;
+mod mixed;
+mod node;
+mod postgres;
+mod progress;
+mod proxy;
+mod sigstop;
+mod stale_node;
+mod wire;
