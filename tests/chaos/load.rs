@@ -1,5 +1,6 @@
 //! A mixed load: all kinds of runs, with and without tools, cancels, busy sessions, and clients who ask again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,8 +38,9 @@ pub struct Field {
     pub entries: Mutex<Vec<Entry>>,
     /// What is wrong; the first ends the load.
     pub wrong: Mutex<Vec<String>>,
-    pub until: Instant,
     pub seed: u64,
+    until: Instant,
+    ended: AtomicBool,
 }
 
 /// What a run says and does, and the text it must have when it completes.
@@ -50,7 +52,11 @@ struct Plan {
 
 impl Field {
     pub async fn new(seed: u64, lasting: Duration) -> Self {
-        let world = World::new().await;
+        Self::on(World::new().await, seed, lasting).await
+    }
+
+    /// In a world that is there.
+    pub async fn on(world: World, seed: u64, lasting: Duration) -> Self {
         let nodes = vec![Node::start(&world, "a").await, Node::start(&world, "b").await];
         let until = Instant::now() + lasting;
         Self {
@@ -66,7 +72,12 @@ impl Field {
 
     /// Whether the load goes on.
     pub fn goes_on(&self) -> bool {
-        Instant::now() < self.until && self.wrong().is_empty()
+        Instant::now() < self.until && !self.ended.load(Ordering::Acquire) && self.wrong().is_empty()
+    }
+
+    /// Ends the load, before its time.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     pub fn wrong(&self) -> Vec<String> {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
 #![expect(clippy::print_stdout, reason = "a long test says what happens now")]
 
+mod away;
 mod boundaries;
 mod client;
 mod counts;
@@ -12,9 +13,11 @@ mod ledger;
 mod load;
 mod mixed;
 mod node;
+mod parked;
 mod postgres;
 mod progress;
 mod proxy;
 mod sigstop;
+mod slow_readers;
 mod stale_node;
 mod wire;

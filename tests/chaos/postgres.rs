@@ -87,6 +87,22 @@ impl Postgres {
         }
     }
 
+    /// Starts it again if it has ended by itself.
+    pub async fn start_unless_it_runs(&mut self) {
+        let ended = match &mut self.child {
+            Some(child) => {
+                let pid = child.id();
+                let ended = child.try_wait().unwrap().is_some();
+                pid.filter(|_| ended).into_iter().for_each(guardian::ended);
+                ended
+            }
+            None => true,
+        };
+        if ended {
+            self.start_again().await;
+        }
+    }
+
     fn spawn(&self) -> Child {
         let owner = fs::metadata(&self.data).unwrap();
         let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
