@@ -115,9 +115,16 @@ type Body = Either<Full<Bytes>, StreamBody<BoxStream<'static, Result<Frame<Bytes
 pub async fn run(options: Options) -> Result<(), Error> {
     let listener = TcpListener::bind(("127.0.0.1", options.port)).await.map_err(Error::io("listen"))?;
     serving::announce(listener.local_addr().map_err(Error::io("listen"))?)?;
+    tokio::select! {
+        ended = accept(listener, options) => ended,
+        asked = serving::asked_to_end() => asked,
+    }
+}
+
+/// Serves until dropped.
+async fn accept(listener: TcpListener, options: Options) -> Result<(), Error> {
     let answers = Arc::new(Answers::new(options));
     let mut connections = JoinSet::new();
-    let mut end = std::pin::pin!(serving::asked_to_end());
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -125,7 +132,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 connections.spawn(serve(stream, answers.clone()));
             }
             Some(_) = connections.join_next() => {}
-            ended = &mut end => return ended,
         }
     }
 }
@@ -181,6 +187,8 @@ fn paced(came: Instant, answers: Arc<Answers>) -> BoxStream<'static, Result<Fram
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Ask, Connection, Failed, body_of};
+    use crate::load::{Kind, Seen};
     use crate::sse::Reader;
 
     fn options(first_token_ms: u64, between_tokens_ms: u64) -> Options {
@@ -209,5 +217,45 @@ mod tests {
         assert_eq!([0, 1, 2].map(|token| slow.due(token).as_millis()), [20, 22, 24]);
         assert!(!slow.is_immediate() && options(0, 0).is_immediate());
         assert!(!Options { hold: true, ..options(0, 0) }.is_immediate());
+    }
+
+    async fn serving(options: Options) -> (JoinSet<Result<(), Error>>, Connection) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, options));
+        (tasks, Connection::open(address).await.unwrap())
+    }
+
+    fn ask(path: &str, body: &'static str) -> Ask {
+        Ask { path: path.to_owned(), content_type: "application/json", body: Bytes::from(body) }
+    }
+
+    #[tokio::test]
+    async fn the_server_answers_whole_or_streamed_and_nothing_else() {
+        for options in [options(0, 0), options(1, 1)] {
+            let (_tasks, mut connection) = serving(options).await;
+            let whole = connection.post(&ask("/v1/chat/completions", r#"{"model":"x"}"#)).await.unwrap();
+            let whole: Value = serde_json::from_slice(&body_of(whole).await.unwrap()).unwrap();
+            assert_eq!(whole["choices"][0]["message"]["content"], "token0 token1 token2 ");
+            let streamed = connection.post(&ask("/v1/chat/completions", r#"{"stream":true}"#)).await.unwrap();
+            assert_eq!(streamed.headers()[CONTENT_TYPE], "text/event-stream");
+            assert!(body_of(streamed).await.unwrap().ends_with(b"data: [DONE]\n\n"));
+            let refused = connection.post(&ask("/v1/embeddings", "{}")).await.map(drop);
+            assert!(matches!(&refused, Err(Failed::Answer(why)) if why.contains("404")), "{refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_held_stream_shows_its_first_token_and_no_end() {
+        let (_tasks, mut connection) = serving(Options { hold: true, ..options(0, 0) }).await;
+        let response = connection.post(&ask("/v1/chat/completions", r#"{"stream":true}"#)).await.unwrap();
+        let (mut body, mut seen) = (response.into_body(), Seen::new(Kind::Model));
+        while !seen.has_token() {
+            let frame = body.frame().await.expect("a token comes").unwrap();
+            seen.take(frame.data_ref().unwrap());
+        }
+        let more = tokio::time::timeout(Duration::from_millis(50), body.frame()).await;
+        assert!(more.is_err(), "held: {more:?}");
     }
 }
