@@ -29,9 +29,9 @@ pub async fn measure(world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error
         }
         let what = format!("log append, {clients} clients x {events} event{}", if events == 1 { "" } else { "s" });
         let row = Row::of(what, "events/s", &rates);
-        rows.extend(
-            row.map(|row| row.beside("pgbench -N, 32 clients", &anchor).within(Budget::TimesAnchor(times)).note(note)),
-        );
+        rows.extend(row.map(|row| {
+            row.beside("pgbench -N, 32 clients, transactions", &anchor).within(Budget::TimesAnchor(times)).note(note)
+        }));
     }
     Ok(())
 }
