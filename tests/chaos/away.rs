@@ -59,7 +59,8 @@ async fn whole_a_database_that_is_away_for_a_while_costs_nothing_but_time() {
 async fn whole_a_full_disk_costs_nothing_but_time() {
     let dir = open_dir().keep();
     guardian::made(&dir);
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(&dir).stderr(Stdio::null()).status();
+    let mount =
+        Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(&dir).stderr(Stdio::null()).status();
     if !mount.is_ok_and(|status| status.success()) {
         say("skipped: a file system of its own for PostgreSQL needs the right to mount one (root)");
         return;

@@ -7,7 +7,7 @@ use daybook_test_support::{Script, eventually, text};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::client::{Ask, KINDS, Kind, check, outcome, see_through};
+use crate::client::{Ask, KINDS, Kind, check, content, outcome, see_through};
 use crate::node::{Node, World};
 use crate::progress::say;
 use crate::proxy::{Caught, Side};
@@ -190,7 +190,7 @@ impl Struck {
         let unknown = self.requested && !self.recorded && !matches!(self.fault, Fault::Cut(_));
         let killed = matches!(self.fault, Fault::Kill(_));
         let (ends, pauses) = (("COMPLETED", "Let me see. All done."), ("PAUSED", "Let me see. "));
-        let was = (calls.len(), (text(&seen["status"]), seen["content"].as_str().unwrap_or_default()));
+        let was = (calls.len(), (text(&seen["status"]), content(seen)));
         let expected = match (unknown, killed, tool) {
             (true, true, "count_unsafe") => vec![(self.calls, pauses)],
             (true, true, _) => vec![(self.calls + 1, ends)],

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 
 use daybook_test_support::ids_of;
 
+use crate::client::content;
 use crate::load::{Entry, Field};
 
 /// A stopped process may have been about to write a call down: so long after it goes on, that is no new call.
@@ -31,7 +32,7 @@ pub async fn reckon(field: &Field, stops: &Stops) -> Vec<String> {
     for entry in &entries {
         by_session.entry(&entry.ask.session).or_default().insert(entry.ask.run.clone());
         match field.nodes[0].up().look(entry.ask.agent, &entry.ask.run, &entry.ask.session).await {
-            Ok(seen) if seen["status"] != entry.status.as_str() || seen["content"].as_str() != Some(&entry.content) => {
+            Ok(seen) if seen["status"] != entry.status.as_str() || content(&seen) != entry.content => {
                 wrong.push(format!("it was {entry:?}, and is {} {}", seen["status"], seen["content"]));
             }
             Ok(_) => {}

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::{Ask, KINDS, Told, check, outcome, see_through};
+use crate::client::{Ask, KINDS, Told, check, content, outcome, see_through};
 use crate::counts::{Counts, now_ms};
 use crate::node::{Node, World};
 
@@ -59,15 +59,8 @@ impl Field {
     pub async fn on(world: World, seed: u64, lasting: Duration) -> Self {
         let nodes = vec![Node::start(&world, "a").await, Node::start(&world, "b").await];
         let until = Instant::now() + lasting;
-        Self {
-            world,
-            nodes,
-            counts: Counts::default(),
-            entries: Mutex::default(),
-            wrong: Mutex::default(),
-            until,
-            seed,
-        }
+        let (entries, wrong, ended) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Self { world, nodes, counts: Counts::default(), entries, wrong, seed, until, ended }
     }
 
     /// Whether the load goes on.
@@ -197,7 +190,7 @@ fn plan(name: &str, rng: &mut StdRng) -> Plan {
 
 /// What the ledger keeps of a run, once it is as it should be.
 fn entry(ask: &Ask, plan: &Plan, told: &Told, seen: &Value, known_at: u64) -> Result<Entry, String> {
-    let (status, content) = (text(&seen["status"]).to_owned(), seen["content"].as_str().unwrap_or_default().to_owned());
+    let (status, content) = (text(&seen["status"]).to_owned(), content(seen).to_owned());
     let fits = match status.as_str() {
         "COMPLETED" => content == plan.text,
         "CANCELLED" => plan.text.starts_with(&content),

@@ -34,10 +34,8 @@ async fn a_view_that_cannot_take_an_event_hurts_no_run_and_catches_up() {
     sqlx::query("ALTER TABLE run_view DROP CONSTRAINT no_poison").execute(sql).await.unwrap();
     node.kill().await;
     node.start_again(&world).await;
-    eventually("the view has caught up", async || {
-        (node.up().ok("/health").await["status"] == "ok").then_some(())
-    })
-    .await;
+    eventually("the view has caught up", async || (node.up().ok("/health").await["status"] == "ok").then_some(()))
+        .await;
     assert_eq!(ids_of(&node.up().runs("my-agent", "s").await), ["poison", "after"]);
     say("a parked view hurt no run and caught up");
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use daybook_test_support::{Api, Script, eventually};
+use daybook_test_support::{Api, Script};
 use futures::future::{join_all, try_join_all};
 use nix::sys::resource::{Resource, setrlimit};
 use reqwest::Url;
@@ -47,7 +47,11 @@ async fn slow(node: &Node, api: &Api) {
     let runs = (0..WATCHED).map(|n| format!("long-{n}"));
     for run in runs.clone() {
         let message = Script::long(500, 1000).message();
-        api.background("my-agent", &[("message", &message), ("session_id", &run), ("run_id", &run), ("stream", "false")]).await;
+        api.background(
+            "my-agent",
+            &[("message", &message), ("session_id", &run), ("run_id", &run), ("stream", "false")],
+        )
+        .await;
     }
     let readers: Vec<TcpStream> = many(SLOW, |n| watch(api, format!("long-{}", n % WATCHED))).await;
     let reading = join_all(readers.into_iter().map(|mut reader| async move {
@@ -77,8 +81,8 @@ async fn vanishing(node: &Node, api: &Api) {
     for batch in 0..all {
         let streams = many(100, |n| {
             let name = format!("gone-{batch}-{n}");
-            let fields = [("message", message.clone()), ("session_id", name.clone()), ("run_id", name)];
-            post(api, "/agents/my-agent/runs", &fields)
+            let fields = vec![("message", message.clone()), ("session_id", name.clone()), ("run_id", name)];
+            async move { post(api, "/agents/my-agent/runs", &fields).await }
         })
         .await;
         gone += streams.len();
@@ -128,7 +132,10 @@ async fn figures(when: &str, node: &Node, api: &Api) -> u64 {
     }
     times.sort_unstable();
     let used = memory(node).await;
-    say(&format!("{when}: a plain run takes {:?}, 99 of 100 at most {:?}; the node has {used} MB", times[50], times[98]));
+    say(&format!(
+        "{when}: a plain run takes {:?}, 99 of 100 at most {:?}; the node has {used} MB",
+        times[50], times[98]
+    ));
     used
 }
 
@@ -138,7 +145,10 @@ async fn memory(node: &Node) -> u64 {
     line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() / 1024
 }
 
-async fn many<F: Future<Output = std::io::Result<TcpStream>>>(count: usize, open: impl Fn(usize) -> F) -> Vec<TcpStream> {
+async fn many<F: Future<Output = std::io::Result<TcpStream>>>(
+    count: usize,
+    open: impl Fn(usize) -> F,
+) -> Vec<TcpStream> {
     try_join_all((0..count).map(open)).await.unwrap()
 }
 
