@@ -71,13 +71,17 @@ pub struct Told {
     pub resumed: usize,
 }
 
-/// What the API shows as the content of a paused run that has said nothing.
-const SAYS_NOTHING: &str = "I have tools to execute, but I need confirmation.";
-
-/// What a run has said.
+/// What a run has said. Where it said nothing, the API shows why it stands still or was stopped.
 pub fn content(seen: &Value) -> &str {
-    let content = seen["content"].as_str().unwrap_or_default();
-    if seen["status"] == "PAUSED" && content == SAYS_NOTHING { "" } else { content }
+    let shown = seen["content"].as_str().unwrap_or_default();
+    let instead = match text(&seen["status"]) {
+        "PAUSED" => shown == "I have tools to execute, but I need confirmation.",
+        "CANCELLED" => {
+            shown.starts_with("Interrupted by run ") || shown == format!("Run {} was cancelled", text(&seen["run_id"]))
+        }
+        _ => false,
+    };
+    if instead { "" } else { shown }
 }
 
 /// Whether nothing comes after this frame.
