@@ -17,6 +17,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its shape counts")]
+struct Movie {
+    title: String,
+    year: i64,
+    #[schemars(default)]
+    tags: Vec<String>,
+}
+
 #[derive(Deserialize, JsonSchema)]
 struct City {
     city: String,
@@ -142,6 +151,7 @@ fn recorded_agents(builder: Builder) -> Result<Builder, Error> {
                 .tool("set_state")
                 .session_state(counting),
         )
+        .agent(AgentDefinition::new("struct-agent").name("Struct Agent").output_schema(schemars::schema_for!(Movie)))
         .agent(AgentDefinition::new("nohist-agent").name("No History Agent")))
 }
 

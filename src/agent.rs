@@ -2,6 +2,7 @@
 
 use daybook_domain::component::{AgentConfig, ModelRef};
 use daybook_domain::ids::ComponentId;
+use daybook_domain::output::OutputSchema;
 use daybook_models::{ModelInfo, Models};
 use daybook_tools::{Tool as _, ToolSet, calculator, current_time};
 use serde_json::{Map, Value};
@@ -27,6 +28,7 @@ pub struct AgentDefinition {
     pub(crate) max_iterations: u32,
     pub(crate) temperature: Option<f64>,
     pub(crate) max_tokens: Option<u64>,
+    pub(crate) output_schema: Option<Value>,
     pub(crate) metadata: Map<String, Value>,
 }
 
@@ -46,6 +48,7 @@ impl AgentDefinition {
             max_iterations: MAX_ITERATIONS,
             temperature: None,
             max_tokens: None,
+            output_schema: None,
             metadata: Map::new(),
         }
     }
@@ -127,6 +130,14 @@ impl AgentDefinition {
         self
     }
 
+    /// The shape of its answers: the JSON Schema of an object, such as `schemars::schema_for!` makes of a type. A run's
+    /// content is then an object of that shape, and its content type the schema's title.
+    #[must_use]
+    pub fn output_schema(mut self, schema: impl Into<Value>) -> Self {
+        self.output_schema = Some(schema.into());
+        self
+    }
+
     /// Shown with the agent and kept with its runs.
     #[must_use]
     pub fn metadata(mut self, metadata: Map<String, Value>) -> Self {
@@ -142,6 +153,7 @@ impl AgentDefinition {
         let own = self.tools_among(tools).map_err(fault)?;
         check_numbers(self.temperature, self.max_iterations).map_err(fault)?;
         self.check_texts().map_err(fault)?;
+        let output = self.output_schema.as_ref().map(check_output).transpose().map_err(fault)?;
         // The registry replaces these by the tools' own, in this order.
         let specs = self.tools.iter().filter_map(|name| own.get(name)).map(|tool| tool.spec().clone()).collect();
         let config = AgentConfig {
@@ -153,7 +165,7 @@ impl AgentDefinition {
             model,
             temperature: self.temperature,
             max_tokens: self.max_tokens,
-            output_schema: None,
+            output_schema: output,
             tools: specs,
             history_runs: self.history_runs,
             session_state: self.session_state,
@@ -265,6 +277,15 @@ pub(crate) fn unknown_tool<'a>(name: &str, known: impl Iterator<Item = &'a Strin
     format!("there is no tool {name:?}; there are: {}", known.join(", "))
 }
 
+/// The shape of answers.
+pub(crate) fn check_output(schema: &Value) -> Result<OutputSchema, String> {
+    let Value::Object(map) = schema else {
+        return Err("output_schema: expected a JSON Schema of an object".to_owned());
+    };
+    check_values("output_schema", map)?;
+    OutputSchema::new(map.clone(), true).map_err(|fault| format!("output_schema: {fault}"))
+}
+
 /// The numbers that have bounds.
 pub(crate) fn check_numbers(temperature: Option<f64>, max_iterations: u32) -> Result<(), String> {
     if temperature.is_some_and(|value| !(0.0..=2.0).contains(&value)) {
@@ -281,6 +302,12 @@ mod tests {
     use daybook_models::DemoModel;
 
     use super::*;
+
+    #[derive(schemars::JsonSchema)]
+    #[expect(dead_code, reason = "only its shape counts")]
+    struct Movie {
+        title: String,
+    }
 
     fn models(names: &[&str]) -> Models {
         names.iter().map(|name| ((*name).to_owned(), Arc::new(DemoModel::default()) as _)).collect()
@@ -325,6 +352,13 @@ mod tests {
         assert!(a().instruction("x\n\ty").resolve(&models(&["main"]), &built_in_tools()).is_ok());
         let state = [("k".to_owned(), serde_json::json!([{"a": "x\0"}]))].into_iter().collect();
         assert!(fault(a().session_state(state), &["main"]).contains("session_state: "));
+        assert!(fault(a().output_schema(serde_json::json!([1])), &["main"]).contains("output_schema: expected"));
+        let list = serde_json::json!({"type": "array"});
+        assert!(fault(a().output_schema(list), &["main"]).contains("output_schema: root must declare"));
+        let (config, _) =
+            a().output_schema(schemars::schema_for!(Movie)).resolve(&models(&["main"]), &built_in_tools()).unwrap();
+        let shape = config.output_schema.unwrap();
+        assert_eq!((shape.name.as_str(), shape.schema.contains_key("$schema")), ("Movie", false));
         assert!(fault(AgentDefinition::new(""), &["main"]).contains("must not be empty"));
         assert!(fault(a().temperature(3.0), &["main"]).contains("from 0 to 2"));
         assert!(fault(a().max_iterations(0), &["main"]).contains("at least 1"));

@@ -74,8 +74,8 @@ pub use daybook_domain::run::{OnBusy, RunStatus};
 pub use daybook_domain::tool::{Effect, ToolSpec};
 pub use daybook_engine::{Engine, ExecuteError, Frame, FrameBody, QueryError};
 pub use daybook_models::{
-    ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, DemoModel, ModelError, ModelInfo, OpenAiChat,
-    OpenAiOptions, RetryPolicy, Timeouts,
+    Api, CacheTime, ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, DemoModel, Effort, ModelError,
+    ModelInfo, ModelOptions, OpenAiChat, OpenAiOptions, ProviderModel, Reasoning, RetryPolicy, Timeouts,
 };
 pub use daybook_rest::{Caller, OpenApi};
 pub use daybook_store::MasterKey;

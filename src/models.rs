@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daybook_models::{ChatModel, DemoModel, OpenAiChat, OpenAiOptions, RetryPolicy, Timeouts};
+use daybook_models::{ChatModel, DemoModel, ModelOptions, OpenAiChat, OpenAiOptions, ProviderModel, Timeouts};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -17,26 +17,15 @@ pub(crate) const DEFAULT_MODEL: &str = "default";
 /// OpenAI's model when `OPENAI_API_KEY` is set and nothing says which.
 const OPENAI_MODEL: &str = "gpt-5-mini";
 
-/// OpenAI's address.
-const OPENAI_URL: &str = "https://api.openai.com/v1";
-
 /// A model as it is described.
 #[derive(Debug, Clone)]
 pub(crate) enum ModelDefinition {
     /// The scripted one.
     Demo,
-    /// A server that speaks OpenAI's chat completions.
-    OpenAi(OpenAiDefinition),
-}
-
-/// Where a model is and how to call it; what is absent has the provider's default.
-#[derive(Debug, Clone)]
-pub(crate) struct OpenAiDefinition {
-    pub id: String,
-    pub base_url: Option<String>,
-    pub api_key: Option<SecretString>,
-    pub timeouts: TimeoutsDefinition,
-    pub retries: Option<u32>,
+    /// One behind a server that speaks OpenAI's chat completions.
+    Chat(Box<OpenAiOptions>),
+    /// One that speaks a protocol of its own.
+    Served(Box<ModelOptions>),
 }
 
 /// How long to wait for what, in seconds.
@@ -77,25 +66,19 @@ impl ModelDefinition {
     pub(crate) fn place(&self) -> Option<(&str, bool)> {
         match self {
             Self::Demo => None,
-            Self::OpenAi(of) => Some((of.base_url.as_deref().unwrap_or(OPENAI_URL), of.api_key.is_some())),
+            Self::Chat(options) => Some((&options.base_url, options.api_key.is_some())),
+            Self::Served(options) => Some((&options.base_url, options.api_key.is_some())),
         }
     }
 
     /// The model, ready to be called. `name` is its name in the definitions, for messages.
     pub(crate) fn build(&self, name: &str) -> Result<Arc<dyn ChatModel>, Error> {
-        let definition = match self {
-            Self::Demo => return Ok(Arc::new(DemoModel::default())),
-            Self::OpenAi(definition) => definition,
-        };
-        let mut options = OpenAiOptions::new(definition.id.clone());
-        if let Some(base_url) = &definition.base_url {
-            options.base_url.clone_from(base_url);
-        }
-        options.api_key.clone_from(&definition.api_key);
-        options.timeouts = Timeouts::from(&definition.timeouts);
-        options.retry.max_retries = definition.retries.unwrap_or(RetryPolicy::default().max_retries);
-        let model = OpenAiChat::retrying(&options);
-        Ok(Arc::new(model.map_err(|source| Error::Model { name: name.to_owned(), source })?))
+        let wrong = |source| Error::Model { name: name.to_owned(), source };
+        Ok(match self {
+            Self::Demo => Arc::new(DemoModel::default()),
+            Self::Chat(options) => Arc::new(OpenAiChat::retrying(options).map_err(wrong)?),
+            Self::Served(options) => Arc::new(ProviderModel::retrying(options).map_err(wrong)?),
+        })
     }
 }
 
@@ -110,13 +93,14 @@ pub(crate) fn default_definition(get: impl Fn(&str) -> Option<String>) -> ModelD
     let text = |name: &str| get(name).filter(|value| !value.trim().is_empty());
     match text("OPENAI_API_KEY") {
         None => ModelDefinition::Demo,
-        Some(key) => ModelDefinition::OpenAi(OpenAiDefinition {
-            id: text("OPENAI_MODEL").unwrap_or_else(|| OPENAI_MODEL.to_owned()),
-            base_url: text("OPENAI_BASE_URL"),
-            api_key: Some(SecretString::from(key)),
-            timeouts: TimeoutsDefinition::default(),
-            retries: None,
-        }),
+        Some(key) => {
+            let usual = OpenAiOptions::new(text("OPENAI_MODEL").unwrap_or_else(|| OPENAI_MODEL.to_owned()));
+            ModelDefinition::Chat(Box::new(OpenAiOptions {
+                base_url: text("OPENAI_BASE_URL").unwrap_or_else(|| usual.base_url.clone()),
+                api_key: Some(SecretString::from(key)),
+                ..usual
+            }))
+        }
     }
 }
 

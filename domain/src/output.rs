@@ -25,7 +25,9 @@ impl OutputSchema {
     ///
     /// # Errors
     /// A sentence, when the schema is not one of an object.
-    pub fn new(schema: Map<String, Value>, strict: bool) -> Result<Self, String> {
+    pub fn new(mut schema: Map<String, Value>, strict: bool) -> Result<Self, String> {
+        // It says which JSON Schema it is, which providers do not want to know.
+        schema.shift_remove("$schema");
         if schema.get("type").and_then(Value::as_str) != Some("object") {
             return Err("root must declare \"type\": \"object\"".to_owned());
         }

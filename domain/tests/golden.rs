@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use daybook_domain::component::{AgentConfig, ComponentConfigured, ComponentEvent, ComponentRef, ModelRef};
 use daybook_domain::ids::{ComponentId, RunId, SessionId, UserId};
 use daybook_domain::media::{Media, MediaContent, MediaKind};
-use daybook_domain::message::CallMetrics;
+use daybook_domain::message::{CallMetrics, Replay};
+use daybook_domain::output::OutputSchema;
 use daybook_domain::run::*;
 use daybook_domain::session::*;
 use daybook_domain::tool::{Effect, ToolSpec};
@@ -246,6 +247,29 @@ fn every_golden_file_is_read_also_those_of_older_versions() {
         DomainEvent::decode(kind, version.parse().unwrap(), payload, golden["personal"].as_str()).unwrap();
         // Without its key an event still reads, erased.
         DomainEvent::decode(kind, version.parse().unwrap(), payload, None).unwrap();
+    }
+}
+
+#[test]
+fn what_came_later_is_personal_and_leaves_nothing_where_it_is_not() {
+    let schema = json!({"type": "object", "title": "Hush"});
+    let shape = OutputSchema::new(schema.as_object().cloned().unwrap(), true).unwrap();
+    let replay = Replay { protocol: "p".into(), model: "m".into(), items: vec![json!({"thought": "Hush"})] };
+    for event in run_samples() {
+        let mut later = event.clone();
+        match &mut later {
+            RunEvent::Accepted(e) => e.output_schema = Some(shape.clone()).into(),
+            RunEvent::ModelCallCompleted(e) => e.replay = Some(replay.clone()).into(),
+            _ => continue,
+        }
+        let before = DomainEvent::from(event).store().unwrap();
+        assert!(!before.payload.contains("output_schema") && !before.payload.contains("replay"), "{}", before.payload);
+        let later = DomainEvent::from(later);
+        let form = later.store().unwrap();
+        assert!(!form.payload.contains("Hush") && form.personal.as_ref().unwrap().contains("Hush"), "{}", form.payload);
+        let read = DomainEvent::decode(form.kind, form.schema_version, &form.payload, form.personal.as_deref());
+        assert_eq!(read.unwrap(), later);
+        DomainEvent::decode(form.kind, form.schema_version, &form.payload, None).unwrap();
     }
 }
 

@@ -11,6 +11,8 @@ use daybook_domain::usage::Usage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::prompt::output_schema;
+
 /// What all frames of a run have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunMeta {
@@ -28,6 +30,8 @@ pub struct RunMeta {
     pub model: String,
     /// The model's provider.
     pub provider: String,
+    /// What the shape of its answer is called, when it must have one.
+    pub output: Option<String>,
 }
 
 impl RunMeta {
@@ -42,6 +46,7 @@ impl RunMeta {
             agent_name: config.name.clone(),
             model: config.model.id.clone(),
             provider: config.model.provider.clone(),
+            output: output_schema(config, accepted).map(|shape| shape.name.clone()),
         })
     }
 }
@@ -162,6 +167,9 @@ pub enum FrameBody {
 pub struct RunEnd {
     /// All that was said.
     pub content: String,
+    /// What was said last, when that is not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
     /// What was thought aloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
@@ -188,8 +196,10 @@ pub struct RunEnd {
 
 impl RunEnd {
     fn of(state: &RunState) -> Self {
+        let content = state.content();
         Self {
-            content: state.content(),
+            answer: state.answer().filter(|answer| *answer != content).map(str::to_owned),
+            content,
             reasoning: Some(state.reasoning()).filter(|text| !text.is_empty()),
             provider_data: state.provider_data.clone(),
             metadata: state.accepted.as_ref().and_then(|accepted| accepted.metadata.get().cloned().flatten()),

@@ -176,6 +176,7 @@ mod tests {
             agent_name: "A".into(),
             model: "m".into(),
             provider: "p".into(),
+            output: None,
         };
         Hub::new(Arc::new(meta), 0, keep)
     }

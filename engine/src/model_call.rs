@@ -76,12 +76,23 @@ impl Driver {
         };
         while let Some(piece) = pieces.next().await {
             match piece {
-                Ok(ChatEvent::Done(response)) => return Ok(Ok(*response)),
+                Ok(ChatEvent::Done(response)) => {
+                    if self.is_shaped() && !response.text.is_empty() {
+                        let text = Some(self.engine.redactor.text(&response.text));
+                        self.show_piece(FrameBody::Content { text, reasoning: None, provider_data: None });
+                    }
+                    return Ok(Ok(*response));
+                }
                 Ok(piece) => self.show_chat(piece, seen),
                 Err(error) => return Ok(Err(error)),
             }
         }
         Ok(Err(ModelError::Truncated("it ended without an end".to_owned())))
+    }
+
+    /// Whether the answer must have a shape: half of it has none, so it is shown as a whole.
+    fn is_shaped(&self) -> bool {
+        self.live.hub.meta.output.is_some()
     }
 
     fn show_chat(&self, piece: ChatEvent, seen: &mut Seen) {
@@ -90,12 +101,17 @@ impl Driver {
             // Clients of the AgentOS API count on an empty piece before the first word.
             seen.begun = Some(Instant::now());
             let (text, provider_data) = (Some(String::new()), provider_data.clone());
-            self.show_piece(FrameBody::Content { text, reasoning: None, provider_data });
+            if !self.is_shaped() {
+                self.show_piece(FrameBody::Content { text, reasoning: None, provider_data });
+            }
         }
         let piece = match piece {
             ChatEvent::Text(text) => {
                 let text = self.engine.redactor.text(&text);
                 seen.text.push_str(&text);
+                if self.is_shaped() {
+                    return;
+                }
                 FrameBody::Content { text: Some(text), reasoning: None, provider_data }
             }
             ChatEvent::Reasoning(text) => {

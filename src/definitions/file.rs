@@ -3,23 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
-use daybook_models::SetupError;
 use schemars::JsonSchema;
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::model::Model;
 use super::place::{Location, Spanned};
 use super::{Definitions, Mistake, Places, server};
 use crate::agent::{
-    AgentDefinition, check_id, check_line, check_numbers, check_text, check_values, pick_model, unknown_tool,
+    AgentDefinition, check_id, check_line, check_numbers, check_output, check_text, check_values, pick_model,
+    unknown_tool,
 };
 use crate::config::Layer;
-use crate::error::Error;
-use crate::models::{DEFAULT_MODEL, ModelDefinition, OpenAiDefinition, TimeoutsDefinition};
-
-/// Each retry waits longer than the one before; more than this would keep a run busy for hours.
-const MAX_RETRIES: u32 = 20;
+use crate::models::DEFAULT_MODEL;
 
 /// What a Daybook serves: models, agents, and the server's settings.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -31,31 +27,6 @@ pub(super) struct File {
     models: BTreeMap<String, Spanned<Model>>,
     /// The agents.
     agents: Vec<Agent>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Provider {
-    Demo,
-    OpenAi,
-}
-
-// One shape for all providers: a tagged enum would lose the places of what is inside it.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Model {
-    provider: Provider,
-    #[serde(default)]
-    id: Option<Spanned<String>>,
-    #[serde(default)]
-    base_url: Option<Spanned<String>>,
-    #[serde(default)]
-    #[schemars(with = "Option<String>")]
-    api_key: Option<Spanned<SecretString>>,
-    #[serde(default)]
-    timeouts: Option<Spanned<TimeoutsDefinition>>,
-    #[serde(default)]
-    retries: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -97,6 +68,9 @@ struct Agent {
     /// The most tokens of one answer; the provider's limit unless said.
     #[serde(default)]
     max_tokens: Option<u64>,
+    /// The shape of its answers: the JSON Schema of an object.
+    #[serde(default)]
+    output_schema: Option<Spanned<Map<String, Value>>>,
     /// Shown with the agent and kept with its runs.
     #[serde(default)]
     metadata: Option<Spanned<Map<String, Value>>>,
@@ -126,6 +100,7 @@ impl File {
         mut names: Vec<String>,
         tools: &[String],
         places: Places,
+        environment: &HashMap<String, String>,
         mistakes: &mut Vec<Mistake>,
     ) -> Definitions {
         mistakes.extend(server::check(&self.server, &places));
@@ -134,7 +109,7 @@ impl File {
             names.push(DEFAULT_MODEL.to_owned());
         }
         for (name, model) in self.models {
-            match model.value.check(&name, model.referenced) {
+            match model.value.check(&name, model.referenced, environment) {
                 Ok(model) => models.push((name, model)),
                 Err(mistake) => mistakes.push(mistake),
             }
@@ -146,61 +121,6 @@ impl File {
             agents.push(agent.into_definition());
         }
         Definitions { server: self.server, models, agents, places }
-    }
-}
-
-impl Model {
-    fn check(self, name: &str, place: Location) -> Result<ModelDefinition, Mistake> {
-        match self.provider {
-            Provider::Demo => {
-                let strange = [
-                    self.id.map(|field| ("id", field.referenced)),
-                    self.base_url.map(|field| ("base_url", field.referenced)),
-                    self.api_key.map(|field| ("api_key", field.referenced)),
-                    self.timeouts.map(|field| ("timeouts", field.referenced)),
-                    self.retries.map(|field| ("retries", field.referenced)),
-                ];
-                match strange.into_iter().flatten().next() {
-                    None => Ok(ModelDefinition::Demo),
-                    Some((name, at)) => {
-                        Err(Mistake::at(at, format!("{name}: the scripted demo model has no such setting")))
-                    }
-                }
-            }
-            Provider::OpenAi => {
-                let id = self.id.ok_or_else(|| {
-                    Mistake::at(place, "id is missing: expected the provider's id of the model, such as gpt-5-mini")
-                })?;
-                if id.value.trim().is_empty() {
-                    return Err(Mistake::at(id.referenced, "id: expected the provider's id of the model"));
-                }
-                if let Some(retries) = self.retries.as_ref().filter(|retries| retries.value > MAX_RETRIES) {
-                    return Err(Mistake::at(retries.referenced, format!("retries: {MAX_RETRIES} are the most")));
-                }
-                let url_at = self.base_url.as_ref().map_or(place, |field| field.referenced);
-                let key_at = self.api_key.as_ref().map_or(place, |field| field.referenced);
-                let model = ModelDefinition::OpenAi(OpenAiDefinition {
-                    id: id.value,
-                    base_url: self.base_url.map(|field| field.value),
-                    api_key: self.api_key.map(|field| field.value),
-                    timeouts: self.timeouts.map(|field| field.value).unwrap_or_default(),
-                    retries: self.retries.map(|field| field.value),
-                });
-                // Setting it up finds what is wrong with it.
-                match model.build(name) {
-                    Ok(_) => Ok(model),
-                    Err(Error::Model { source, .. }) => {
-                        let at = match source {
-                            SetupError::BaseUrl { .. } => url_at,
-                            SetupError::ApiKey(_) => key_at,
-                            _ => place,
-                        };
-                        Err(Mistake::at(at, source.to_string()))
-                    }
-                    Err(error) => Err(Mistake::at(place, error.to_string())),
-                }
-            }
-        }
     }
 }
 
@@ -251,6 +171,9 @@ impl Agent {
             let checked = lines.value.all().iter().try_for_each(|line| check_text("instructions", line));
             tell(lines.referenced, checked);
         }
+        if let Some(schema) = &self.output_schema {
+            tell(schema.referenced, check_output(&Value::Object(schema.value.clone())).map(drop));
+        }
         for (what, values) in [("session_state", &self.session_state), ("metadata", &self.metadata)] {
             if let Some(values) = values {
                 tell(values.referenced, check_values(what, &values.value));
@@ -272,6 +195,7 @@ impl Agent {
             max_iterations: self.max_iterations.map_or(bare.max_iterations, NonZeroU32::get),
             temperature: self.temperature.map(|temperature| temperature.value),
             max_tokens: self.max_tokens,
+            output_schema: self.output_schema.map(|schema| Value::Object(schema.value)),
             metadata: self.metadata.map(|values| values.value).unwrap_or_default(),
             ..bare
         }

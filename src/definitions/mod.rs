@@ -3,6 +3,7 @@
 mod decode;
 mod file;
 mod mistakes;
+mod model;
 mod place;
 mod schema;
 mod server;
@@ -62,7 +63,8 @@ impl Definitions {
         let models = root.get("models").map(|models| models.entries()).unwrap_or_default();
         let models: Vec<String> = models.iter().map(|entry| entry.key.clone()).collect();
         let tools: Vec<String> = tools.cloned().collect();
-        let definitions = file.map(|file| file.check(models, &tools, Places::of(path, &root), &mut mistakes));
+        let definitions =
+            file.map(|file| file.check(models, &tools, Places::of(path, &root), environment, &mut mistakes));
         match definitions {
             Some(definitions) if mistakes.is_empty() => Ok(definitions),
             _ => {

@@ -10,7 +10,13 @@ use crate::agent::built_in_tools;
 use crate::config::Settings;
 
 fn parse(text: &str) -> Result<Definitions, DefinitionsError> {
-    let environment = [("KEY", "sk-hush"), ("OPENAI_API_KEY", "sk-hush"), ("DATABASE_URL", "postgres://h/d")];
+    let environment = [
+        ("ANTHROPIC_API_KEY", "ant-hush"),
+        ("GOOGLE_API_KEY", "AI-hush"),
+        ("KEY", "sk-hush"),
+        ("OPENAI_API_KEY", "sk-hush"),
+        ("DATABASE_URL", "postgres://h/d"),
+    ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     Definitions::parse(Path::new("daybook.yaml"), text, &environment, built_in_tools().keys())
 }
@@ -55,9 +61,9 @@ agents:
     assert_eq!(agent.instructions, ["Be brief.", "Be kind."]);
     assert_eq!(serde_json::Value::from(agent.session_state.clone()), json!({"count": 0, "list": [1, 2.5, "x"]}));
     assert_eq!((agent.history_runs, agent.max_iterations, agent.temperature), (3, 4, Some(0.5)));
-    let ModelDefinition::OpenAi(model) = &definitions.models[0].1 else { panic!("not OpenAI") };
+    let ModelDefinition::Chat(model) = &definitions.models[0].1 else { panic!("not OpenAI") };
     assert_eq!(model.api_key.as_ref().unwrap().expose_secret(), "sk-hush");
-    assert_eq!((model.retries, model.timeouts.first_token_seconds.get()), (Some(0), 5));
+    assert_eq!((model.retry.max_retries, model.timeouts.first_token.as_secs()), (0, 5));
     let settings = Settings::from_layers([definitions.server]).unwrap();
     assert_eq!((settings.name.as_str(), settings.limits.max_runs.get()), ("Mine", 5));
     assert_eq!(settings.limits.max_body_mb.get(), 100, "what is not said keeps its default");
@@ -77,7 +83,7 @@ fn mistakes_of_shape_have_a_line_and_an_expectation() {
     assert_eq!(
         mistake("agents:\n  - id: my\n    modle: a\n"),
         "daybook.yaml:3:5: unknown field `modle`, expected one of id, name, description, role, instructions, model, \
-         tools, history_runs, session_state, max_iterations, temperature, max_tokens, metadata"
+         tools, history_runs, session_state, max_iterations, temperature, max_tokens, output_schema, metadata"
     );
     assert_eq!(
         mistake("agents:\n  - id: my\n    history_runs: many\n"),
@@ -93,7 +99,7 @@ fn mistakes_of_shape_have_a_line_and_an_expectation() {
     );
     assert_eq!(
         mistake("models:\n  a:\n    provider: opena\n"),
-        "daybook.yaml:3:15: provider: expected one of demo, openai"
+        "daybook.yaml:3:15: provider: expected one of demo, openai, openai-responses, anthropic, gemini, ollama"
     );
     assert!(mistake(&format!("{model}agents:\n  - name: x\n")).contains("5:5: missing field `id`"));
     assert!(mistake("server:\n  hots: x\n").contains(":2:3: unknown field `hots`, expected one of host, port"));
@@ -105,7 +111,7 @@ fn mistakes_of_shape_have_a_line_and_an_expectation() {
 /// Whether an editor would find the text right.
 fn fits_the_schema(text: &str) -> bool {
     // An editor sees the references, not what they stand for.
-    let names = ["KEY", "OPENAI_API_KEY", "DATABASE_URL"];
+    let names = ["KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "DATABASE_URL"];
     let itself = names.map(|name| (name.to_owned(), format!("${{{name}}}"))).into();
     let tree = tree::read(text, &itself).unwrap();
     let (mut skip, mut mistakes) = (HashSet::new(), Vec::new());
@@ -152,7 +158,7 @@ fn the_schema_explains_every_setting() {
     let shapes = schema["definitions"].as_object().unwrap().iter().filter(|(_, shape)| shape["properties"].is_object());
     for (name, shape) in shapes {
         assert_eq!(shape["additionalProperties"], json!(false), "{name}");
-        if ["Layer", "LimitsLayer", "Agent"].contains(&name.as_str()) {
+        if ["Layer", "LimitsLayer", "Agent", "Model", "ReasoningDefinition"].contains(&name.as_str()) {
             for (setting, said) in shape["properties"].as_object().unwrap() {
                 assert!(said["description"].is_string(), "{name}.{setting} has no description");
             }
@@ -195,7 +201,7 @@ daybook.yaml:4:3: unknown field `hots`, expected one of host, port, database_url
 insecure, log_format, log_level, id, name, description, version, db_id, cors_origins, redact, limits
 daybook.yaml:5:14: log_level: \"loud\" is not a log level; use error, warn, info, debug or trace, or a filter like \
 info,daybook=debug
-daybook.yaml:8:15: provider: expected one of demo, openai
+daybook.yaml:8:15: provider: expected one of demo, openai, openai-responses, anthropic, gemini, ollama
 daybook.yaml:12:14: retries: the environment has no variable NOPE; set it, or write ${NOPE:-default}
 daybook.yaml:16:19: history_runs: expected a whole number, 0 or more
 daybook.yaml:17:25: tools: expected a text
@@ -367,9 +373,103 @@ fn models_that_cannot_be_called_have_a_line() {
         let shown = mistake(&model(&format!("base_url: {url}")));
         assert!(shown.starts_with("daybook.yaml:5:15: base_url") && !shown.contains("hush"), "{shown}");
     }
+    assert_eq!(
+        mistake(&model("keep_alive: 5m")),
+        "daybook.yaml:5:17: keep_alive: openai has no such setting, only ollama has it"
+    );
+    assert!(
+        mistake(&model("reasoning: {budget_tokens: 5}")).starts_with("daybook.yaml:5:16: reasoning: chat completions")
+    );
+    assert!(mistake(&model("max_tokens: 0")).starts_with("daybook.yaml:5:17: max_tokens: it must be at least 1"));
     assert_eq!(mistake(&model("retries: 4294967295")), "daybook.yaml:5:14: retries: 20 are the most");
     assert!(mistake(&model("api_key: \"a\\nb\"")).starts_with("daybook.yaml:5:14: the API key"));
     parse(&model("retries: 20")).unwrap();
+}
+
+#[test]
+fn every_provider_is_read_with_its_options_and_its_key() {
+    let text = "
+models:
+  a:
+    provider: anthropic
+    id: claude-x
+    max_tokens: 9000
+    prompt_cache: 1h
+    reasoning:
+      budget_tokens: 2000
+      show: false
+  b:
+    provider: gemini
+    id: gemini-x
+    reasoning: {effort: low}
+  c:
+    provider: openai-responses
+    id: gpt-x
+    prompt_cache_key: k
+  d:
+    provider: ollama
+    id: qwen3
+    keep_alive: '-1'
+    context_tokens: 4096
+  e:
+    provider: anthropic
+    id: claude-x
+    base_url: http://gateway.example
+";
+    let definitions = parse(text).unwrap();
+    assert!(fits_the_schema(text));
+    let built = definitions.build_models().unwrap();
+    let shown: Vec<_> = built.values().map(|model| (&*model.info().provider, &*model.info().class)).collect();
+    let claude = ("Anthropic", "Claude");
+    assert_eq!(shown, [claude, ("Google", "Gemini"), ("OpenAI", "OpenAIResponses"), ("Ollama", "Ollama"), claude]);
+    let options = |at: usize| match &definitions.models[at].1 {
+        ModelDefinition::Served(options) => options.clone(),
+        other => panic!("{other:?}"),
+    };
+    let key = |at: usize| options(at).api_key.map(|key| key.expose_secret().to_owned());
+    assert_eq!([key(0), key(1), key(2)], ["ant-hush", "AI-hush", "sk-hush"].map(|key| Some(key.to_owned())));
+    assert_eq!([key(3), key(4)], [None, None], "another server is not sent the provider's key unasked");
+    let (claude, local) = (options(0), options(3));
+    let reasoning = claude.reasoning.unwrap();
+    assert_eq!((claude.max_tokens, reasoning.budget_tokens, reasoning.show), (Some(9000), Some(2000), Some(false)));
+    assert_eq!((local.keep_alive.as_deref(), local.context_tokens), (Some("-1"), Some(4096)));
+    assert_eq!(local.base_url, "http://localhost:11434");
+}
+
+#[test]
+fn options_a_provider_does_not_have_and_keys_that_are_not_there_have_a_line() {
+    let model =
+        |provider: &str, setting: &str| format!("models:\n  a:\n    provider: {provider}\n    id: x\n    {setting}\n");
+    assert_eq!(
+        mistake(&model("gemini", "prompt_cache: 5m")),
+        "daybook.yaml:5:19: prompt_cache of model `x`: gemini has no such option, only anthropic has it"
+    );
+    assert!(
+        mistake(&model("anthropic", "reasoning: {budget_tokens: 5}")).starts_with("daybook.yaml:5:16: reasoning of")
+    );
+    assert!(mistake(&model("anthropic", "prompt_cache: 2h")).contains("expected one of 5m, 1h"));
+    assert!(mistake(&model("ollama", "reasoning: {effort: much}")).contains("expected one of none, minimal, low"));
+    assert!(mistake(&model("ollama", "base_url: ftp://x")).starts_with("daybook.yaml:5:15: base_url"));
+    assert!(mistake(&model("demo", "max_tokens: 5")).contains("the scripted demo model has no such setting"));
+    let text = model("gemini", "retries: 1");
+    let none =
+        Definitions::parse(Path::new("f"), &text, &HashMap::new(), built_in_tools().keys()).map(|_| ()).unwrap_err();
+    let expected = "f:3:5: api_key is missing, and so is the environment's variable GEMINI_API_KEY or GOOGLE_API_KEY";
+    assert_eq!(none.to_string(), expected);
+    let host = [("OLLAMA_HOST".to_owned(), "gpu:9999".to_owned())].into();
+    let local =
+        Definitions::parse(Path::new("f"), &model("ollama", "retries: 1"), &host, built_in_tools().keys()).unwrap();
+    let ModelDefinition::Served(options) = &local.models[0].1 else { panic!("not served") };
+    assert_eq!(options.base_url, "http://gpu:9999");
+}
+
+#[test]
+fn the_shape_of_an_agents_answers_is_checked() {
+    let agent = |schema: &str| format!("agents:\n  - id: a\n    output_schema: {schema}\n");
+    let definitions = parse(&agent("{type: object, title: Movie, properties: {year: {type: integer}}}")).unwrap();
+    assert_eq!(definitions.agents[0].output_schema.as_ref().unwrap()["title"], "Movie");
+    assert!(mistake(&agent("{type: array}")).starts_with("daybook.yaml:3:20: output_schema: root must declare"));
+    assert!(mistake(&agent("movie")).starts_with("daybook.yaml:3:20: output_schema: expected"));
 }
 
 #[test]

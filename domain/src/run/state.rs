@@ -172,6 +172,12 @@ impl RunState {
         said.filter_map(|message| message.content.as_deref()).chain(self.partial.as_deref()).collect()
     }
 
+    /// What the model said last.
+    pub fn answer(&self) -> Option<&str> {
+        let said = self.messages.iter().rev().filter(|message| message.role == Role::Assistant);
+        said.filter_map(|message| message.content.as_deref()).next()
+    }
+
     /// What the model thought aloud, all of it.
     pub fn reasoning(&self) -> String {
         self.messages.iter().filter_map(|message| message.reasoning.as_deref()).collect()

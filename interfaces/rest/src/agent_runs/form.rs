@@ -6,6 +6,7 @@ use daybook_domain::command::StartRun;
 use daybook_domain::component::ComponentRef;
 use daybook_domain::ids::{ComponentId, RunId, SessionId, UserId};
 use daybook_domain::media::{Media, MediaKind};
+use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{OnBusy, RunMode};
 use poem_openapi::Object;
 use serde_json::{Map, Value};
@@ -50,8 +51,12 @@ pub(super) struct CreateRunForm {
     pub metadata: Option<String>,
     /// Narrows what is looked up (JSON object or list).
     pub knowledge_filters: Option<String>,
-    /// The shape of the answer (JSON Schema). Not supported yet.
+    /// The shape of the answer (JSON Schema of an object), instead of the agent's. The run's content is then an object.
     pub output_schema: Option<String>,
+    /// Whether the content's type is `dict` instead of the schema's title; then the schema may also be wrapped as
+    /// providers take it, `{"type": "json_schema", "json_schema": {"schema": ...}}`.
+    #[oai(default)]
+    pub use_json_schema: bool,
     /// Images (JSON list of `{url | content, mime_type, format, id}`).
     pub images: Option<String>,
     /// Audio, likewise.
@@ -94,6 +99,7 @@ pub(super) struct RunRequest {
     session_state: Option<Map<String, Value>>,
     dependencies: Option<Map<String, Value>>,
     metadata: Option<Map<String, Value>>,
+    output_schema: Option<OutputSchema>,
 }
 
 impl RunRequest {
@@ -121,6 +127,7 @@ impl RunRequest {
             session_state: form.object("session_state")?,
             dependencies: form.object("dependencies")?,
             metadata: metadata(&form, version)?,
+            output_schema: output_schema(&form)?,
             media: all_media(&mut form)?,
         })
     }
@@ -146,7 +153,7 @@ impl RunRequest {
             session_state: self.session_state,
             dependencies: self.dependencies,
             metadata: self.metadata,
-            output_schema: None,
+            output_schema: self.output_schema,
         }
     }
 }
@@ -157,16 +164,37 @@ fn refuse_unsupported(form: &Fields) -> Result<(), ApiError> {
     if form.json("knowledge_filters")?.is_some_and(|filter| !filter.is_object() && !filter.is_array()) {
         return Err(At("body", "knowledge_filters").wrong("expected a JSON object or list", Value::Null));
     }
-    form.json("factory_input")?;
-    match form.json("output_schema")? {
-        None => Ok(()),
-        Some(Value::Object(_)) => {
-            let why =
-                "output_schema is not supported by this server version: leave it out, and ask for the shape in words";
-            Err(ApiError::unprocessable(why))
+    form.json("factory_input").map(drop)
+}
+
+/// The shape of the answer. Raw ones may also be wrapped as providers take them, and have no name of their own.
+fn output_schema(form: &Fields) -> Result<Option<OutputSchema>, ApiError> {
+    let wrong = |fault: &str| ApiError::unprocessable(format!("Invalid output_schema: {fault}"));
+    let raw = form.boolean("use_json_schema", false)?;
+    let Some(given) = form.json("output_schema")? else { return Ok(None) };
+    let Value::Object(mut given) = given else { return Err(wrong("expected a JSON object schema")) };
+    let mut strict = true;
+    match given.get("type").and_then(Value::as_str) {
+        Some("json_object") if raw => {
+            given = Map::from_iter([
+                ("type".to_owned(), "object".into()),
+                ("additionalProperties".to_owned(), true.into()),
+            ]);
         }
-        Some(_) => Err(ApiError::unprocessable("Invalid output_schema: expected a JSON object schema")),
+        Some("json_schema") if raw => {
+            strict =
+                given.get("json_schema").and_then(|inner| inner.get("strict")).and_then(Value::as_bool).unwrap_or(true);
+            let schema =
+                given.get("json_schema").and_then(|inner| inner.get("schema")).and_then(Value::as_object).cloned();
+            given = schema.ok_or_else(|| wrong("json_schema.schema must be an object"))?;
+        }
+        _ => {}
     }
+    let mut shape = OutputSchema::new(given, strict).map_err(|fault| wrong(&fault))?;
+    if raw {
+        shape.name = "dict".to_owned();
+    }
+    Ok(Some(shape))
 }
 
 fn on_busy(form: &Fields) -> Result<OnBusy, ApiError> {
@@ -284,6 +312,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_shape_of_the_answer_is_read_plain_and_raw() {
+        let shape = async |schema: &str, raw: &str| {
+            let fields = [HELLO, ("output_schema", schema), ("use_json_schema", raw)];
+            let shape = read(&fields).await.unwrap().output_schema.unwrap();
+            (shape.name, Value::Object(shape.schema), shape.strict)
+        };
+        let plain = "{\"type\": \"object\", \"title\": \"Out\"}";
+        let object = json!({"type": "object", "title": "Out"});
+        assert_eq!(shape(plain, "false").await, ("Out".to_owned(), object.clone(), true));
+        assert_eq!(shape(plain, "true").await, ("dict".to_owned(), object.clone(), true));
+        let wrapped = json!({"type": "json_schema", "json_schema": {"name": "x", "strict": false, "schema": object}});
+        assert_eq!(shape(&wrapped.to_string(), "true").await, ("dict".to_owned(), object, false));
+        let any = json!({"type": "object", "additionalProperties": true});
+        assert_eq!(shape("{\"type\": \"json_object\"}", "true").await, ("dict".to_owned(), any, true));
+        let bare = [HELLO, ("output_schema", "{\"type\": \"json_schema\"}"), ("use_json_schema", "true")];
+        let expected = json!({"detail": "Invalid output_schema: json_schema.schema must be an object"});
+        assert_eq!(refusal(&bare).await, (422, expected));
+        assert!(read(&[HELLO]).await.unwrap().output_schema.is_none());
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_done_is_said() {
         for field in ["metadata", "files_metadata", "images", "knowledge_filters", "session_state"] {
             let (status, body) = refusal(&[HELLO, (field, "nope")]).await;
@@ -292,8 +341,11 @@ mod tests {
         for (field, value) in [("on_busy", "zzz"), ("on_disconnect", "zzz"), ("run_id", "a\u{0}"), ("images", "{}")] {
             assert_eq!(refusal(&[HELLO, (field, value)]).await.0, 422, "{field}");
         }
-        let (status, body) = refusal(&[HELLO, ("output_schema", "{}")]).await;
-        assert_eq!(status, 422);
-        assert!(body["detail"].as_str().unwrap().contains("not supported"));
+        for (schema, fault) in
+            [("{}", "root must declare"), ("{\"type\": \"object\", \"properties\": 5}", "properties")]
+        {
+            let (status, body) = refusal(&[HELLO, ("output_schema", schema)]).await;
+            assert!(status == 422 && body["detail"].as_str().unwrap().contains(fault), "{body}");
+        }
     }
 }

@@ -96,6 +96,7 @@ impl AgentResponse {
             sessions: Some(sessions(config)),
             reasoning: Some(json!({"reasoning": false})),
             system_message: system_message(config),
+            response_settings: config.output_schema.as_ref().map(|shape| json!({"output_schema_name": shape.name})),
             metadata: Some(Value::Object(config.metadata.clone())).filter(|_| !config.metadata.is_empty()),
             ..Self::default()
         }

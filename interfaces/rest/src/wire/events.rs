@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use daybook_domain::message::CallMetrics;
+use daybook_domain::output::OutputSchema;
 use daybook_engine::{Frame, FrameBody, RunMeta};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -74,11 +75,14 @@ impl Event<'_> {
             FrameBody::RunStarted | FrameBody::ModelRequestStarted => self.model(map),
             FrameBody::Restarted { epoch } => map.serialize_entry("epoch", epoch),
             FrameBody::Content { text, reasoning, provider_data } => {
-                if text.is_some() || reasoning.is_none() {
+                let shaped = text.as_deref().and_then(|text| self.shaped(text));
+                if let Some((_, object)) = &shaped {
+                    map.serialize_entry("content", object)?;
+                } else if text.is_some() || reasoning.is_none() {
                     map.serialize_entry("content", text.as_deref().unwrap_or_default())?;
                 }
                 map.serialize_entry("workflow_agent", &false)?;
-                map.serialize_entry("content_type", "str")?;
+                map.serialize_entry("content_type", shaped.as_ref().map_or("str", |(name, _)| name))?;
                 map.serialize_entry("reasoning_content", reasoning.as_deref().unwrap_or_default())?;
                 maybe(map, "model_provider_data", provider_data.as_ref())
             }
@@ -133,8 +137,16 @@ impl Event<'_> {
 
     fn completed<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         let FrameBody::Completed(end) = self.body else { return Ok(()) };
-        map.serialize_entry("content", &end.content)?;
-        map.serialize_entry("content_type", "str")?;
+        match self.shaped(end.answer.as_deref().unwrap_or(&end.content)).filter(|_| !end.cancelled) {
+            Some((name, object)) => {
+                map.serialize_entry("content", &object)?;
+                map.serialize_entry("content_type", name)?;
+            }
+            None => {
+                map.serialize_entry("content", &end.content)?;
+                map.serialize_entry("content_type", "str")?;
+            }
+        }
         maybe(map, "reasoning_content", end.reasoning.as_ref())?;
         maybe(map, "model_provider_data", end.provider_data.as_ref())?;
         maybe(map, "metadata", end.metadata.as_ref())?;
@@ -142,6 +154,11 @@ impl Event<'_> {
         let (model, provider) = (&self.run.model, &self.run.provider);
         let cost = metrics::of_run(&end.usage, end.time_to_first_token, Some(end.duration), model, provider);
         map.serialize_entry("metrics", &cost)
+    }
+
+    /// The object in `text`, and what its shape is called, where the run's answer must have one.
+    fn shaped(&self, text: &str) -> Option<(&str, Value)> {
+        Some((self.run.output.as_deref()?, OutputSchema::read(text)?))
     }
 
     /// The event as a value.
@@ -194,6 +211,7 @@ pub(crate) mod tests {
             agent_name: "My Agent".to_owned(),
             model: "fake-gpt".to_owned(),
             provider: "OpenAI".to_owned(),
+            output: None,
         })
     }
 
@@ -287,6 +305,22 @@ pub(crate) mod tests {
         assert_eq!(own(completed(usage)), expected);
         let metrics = own(completed(Usage::default()))["metrics"].clone();
         assert_eq!(metrics, json!({"time_to_first_token": 0.5, "duration": 1.5}));
+    }
+
+    #[test]
+    fn an_answer_of_a_given_shape_is_an_object() {
+        let run = Arc::new(RunMeta { output: Some("Movie".to_owned()), ..(*meta()).clone() });
+        let shown = |body: FrameBody| Event { index: None, at: 1, run: &run, body: &body }.value();
+        let piece =
+            |text: &str| shown(FrameBody::Content { text: Some(text.into()), reasoning: None, provider_data: None });
+        let object = piece("{\"title\": \"Up\"}");
+        assert_eq!((&object["content"], &object["content_type"]), (&json!({"title": "Up"}), &json!("Movie")));
+        let words = piece("I will look.");
+        assert_eq!((&words["content"], &words["content_type"]), (&json!("I will look."), &json!("str")));
+        let end = json!({"t": "completed", "content": "I will look.{\"title\": \"Up\"}", "answer": "{\"title\": \"Up\"}",
+            "usage": Usage::default(), "duration": 1.5});
+        let end = shown(serde_json::from_value(end).unwrap());
+        assert_eq!((&end["content"], &end["content_type"]), (&json!({"title": "Up"}), &json!("Movie")));
     }
 
     #[test]

@@ -25,9 +25,9 @@ pub(crate) struct RunEvent {
     pub nested_depth: u32,
     /// Increases over the run; resume after it. Also in the frame's `id` line.
     pub event_index: u64,
-    /// A piece of the answer, all of it, or what is said of a tool call.
-    pub content: Option<String>,
-    /// The content's type.
+    /// A piece of the answer, all of it, or what is said of a tool call; an object where the answer must have a shape.
+    pub content: Option<Value>,
+    /// `str`, or what the answer's shape is called.
     pub content_type: Option<String>,
     /// What the model thought aloud.
     pub reasoning_content: Option<String>,

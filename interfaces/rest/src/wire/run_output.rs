@@ -1,8 +1,10 @@
 //! A run as its caller gets it, and as it is read one by one.
 
+use daybook_domain::component::AgentConfig;
 use daybook_domain::media::{Media, MediaKind};
+use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{RunStage, RunState, RunStatus};
-use daybook_engine::RunDetail;
+use daybook_engine::{RunDetail, output_schema};
 use poem_openapi::Object;
 use serde_json::Value;
 
@@ -24,9 +26,9 @@ pub(crate) struct RunOutput {
     pub session_id: String,
     /// Whom it was for.
     pub user_id: Option<String>,
-    /// The answer; for a failed run what went wrong.
-    pub content: Option<String>,
-    /// The content's type.
+    /// The answer; for a failed run what went wrong. An object where the answer must have a shape.
+    pub content: Option<Value>,
+    /// `str`, or what the answer's shape is called.
     pub content_type: String,
     /// What the model thought aloud.
     pub reasoning_content: Option<String>,
@@ -85,8 +87,10 @@ impl RunOutput {
         if is_going_on(state) {
             return begun;
         }
+        let (content, content_type) = content(state, config);
         Self {
-            content: content(state),
+            content,
+            content_type,
             reasoning_content: Some(state.reasoning()).filter(|text| !text.is_empty()),
             model_provider_data: state.provider_data.clone(),
             session_state: Some(Value::Object(state.session_state.clone().unwrap_or_default())),
@@ -112,8 +116,18 @@ pub(crate) fn is_going_on(state: &RunState) -> bool {
     !state.status.is_end() && state.status != RunStatus::Paused
 }
 
-/// The answer, or what is said instead of one.
-pub(crate) fn content(state: &RunState) -> Option<String> {
+/// The answer, or what is said instead of one, and its type.
+pub(crate) fn content(state: &RunState, config: &AgentConfig) -> (Option<Value>, String) {
+    let shape = state.accepted.as_ref().and_then(|accepted| output_schema(config, accepted));
+    if let (RunStatus::Completed, Some(shape), Some(answer)) = (state.status, shape, state.answer())
+        && let Some(object) = OutputSchema::read(answer)
+    {
+        return (Some(object), shape.name.clone());
+    }
+    (words(state).map(Value::from), "str".to_owned())
+}
+
+fn words(state: &RunState) -> Option<String> {
     let said = state.content();
     match state.status {
         RunStatus::Pending | RunStatus::Running => None,
@@ -162,7 +176,6 @@ fn input(state: &RunState) -> Value {
 mod tests {
     use std::sync::Arc;
 
-    use daybook_domain::component::AgentConfig;
     use daybook_domain::run::RunEvent;
     use poem_openapi::types::ToJSON;
     use serde_json::json;

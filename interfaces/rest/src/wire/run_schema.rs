@@ -88,6 +88,7 @@ impl RunSchema {
     pub fn of(state: &RunState, config: &AgentConfig) -> Option<Self> {
         let (accepted, meta) = (state.accepted.as_ref()?, RunMeta::of(state, config)?);
         let going_on = is_going_on(state);
+        let (content, kind) = content(state, config);
         let ended = |value: Value| Some(value).filter(|_| !going_on);
         let some = |items: Vec<Value>| Some(items).filter(|items| !items.is_empty() && !going_on);
         Some(Self {
@@ -98,8 +99,8 @@ impl RunSchema {
             status: Some(state.status.as_str().to_owned()),
             cancellation_stage: state.cancel_stage.map(|stage| stage_name(stage).to_owned()),
             run_input: state.messages.first().and_then(|first| first.content.clone()),
-            content: Some(content(state).unwrap_or_default().into()),
-            run_response_format: Some("text".to_owned()),
+            content: Some(content.unwrap_or_else(|| Value::from(""))),
+            run_response_format: Some(if kind == "str" { "text" } else { "json" }.to_owned()),
             reasoning_content: Some(if going_on { String::new() } else { state.reasoning() }),
             reasoning_steps: Some(Vec::new()),
             metrics: Some(cost(state, &meta.model, &meta.provider)),
