@@ -70,6 +70,7 @@ pub use server::{Daybook, Running};
 
 pub use daybook_domain as domain;
 pub use daybook_domain::media::MediaKind;
+pub use daybook_domain::output::OutputSchema;
 pub use daybook_domain::run::{OnBusy, RunStatus};
 pub use daybook_domain::tool::{Effect, ToolSpec};
 pub use daybook_engine::{Engine, ExecuteError, Frame, FrameBody, QueryError};

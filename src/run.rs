@@ -19,6 +19,7 @@ use daybook_rest::Caller;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt as _, unfold};
 use poem::http::StatusCode;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::attachment::Attachment;
@@ -133,6 +134,13 @@ pub struct Answer {
     pub usage: Usage,
     /// Seconds from acceptance to the end.
     pub duration: f64,
+}
+
+impl Answer {
+    /// The answer as a `T`, for runs with an output schema; `None` when the model did not keep to it.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_value(OutputSchema::read(&self.content)?).ok()
+    }
 }
 
 /// As a [`Call`]: the caller waits for the whole answer.
@@ -268,7 +276,7 @@ impl<As> Call<As> {
         self
     }
 
-    /// The shape of the answer, instead of the agent's own.
+    /// The shape the answer shall have; the agent's unless said. [`Answer::read`] reads it.
     pub fn output_schema(mut self, schema: OutputSchema) -> Self {
         self.output_schema = Some(schema);
         self

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use daybook::{
     AgentDefinition, Attachment, Builder, Daybook, Effect, ExecuteError, FrameBody, FunctionTool, Handle, MasterKey,
-    OnBusy, OpenAiChat, OpenAiOptions, RetryPolicy, RunError, RunStatus, Running, Settings, ToolContext, ToolError,
+    OnBusy, OpenAiChat, OpenAiOptions, OutputSchema, RetryPolicy, RunError, RunStatus, Running, Settings, ToolContext,
+    ToolError,
 };
 use nix::sys::signal::{Signal, kill};
 use poem_openapi::OpenApi;
@@ -64,6 +65,27 @@ async fn a_run_from_code_is_a_run_like_any_other() {
     }
     assert!(ended && said == "Hi Alice!", "{said}");
     assert!(world.model.requests_with("second")[0].to_string().contains("one two"));
+    running.shutdown().await.unwrap();
+}
+
+#[derive(Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+struct City {
+    city: String,
+}
+
+#[tokio::test]
+async fn an_answer_can_be_asked_for_in_a_shape() {
+    let world = World::new().await;
+    let running = started(builder(&world).agent(AgentDefinition::new("a"))).await;
+    let schema = schemars::schema_for!(City).to_value().as_object().unwrap().clone();
+    let shape = OutputSchema::new(schema, false).unwrap();
+    let said =
+        |text: &str| running.agent("a").run(Script::say(&[text]).message_after("shaped ")).output_schema(shape.clone());
+    let answer = said("{\"city\": \"Oslo\"}").await.unwrap();
+    assert_eq!(answer.read(), Some(City { city: "Oslo".to_owned() }));
+    assert_eq!(said("Oslo, I think").await.unwrap().read::<City>(), None);
+    let asked = world.model.requests_with("shaped ")[0]["response_format"].to_string();
+    assert!(asked.contains("\"City\""), "{asked}");
     running.shutdown().await.unwrap();
 }
 
