@@ -34,13 +34,13 @@ impl ListRuns {
         let session: SessionId = params::id(at, session_id.text(at)?)?;
         let agent = ComponentRef::agent(self.0.known_agent(&agent_id)?.config.id.clone());
         let missing = || ApiError::not_found("Session not found");
-        reads::found(self.0.views.session(LOG, None, &session).await?, missing)?;
+        let (_, lag) = reads::found(self.0.views.session(LOG, None, &session).await?, missing)?;
         let statuses = text(&status).map(|word| run_status(&word.to_ascii_uppercase()).into_iter().collect::<Vec<_>>());
         if statuses.as_ref().is_some_and(Vec::is_empty) {
             return Ok(reads::answer(Vec::new(), 0));
         }
         let filter = RunFilter { component: Some(agent), statuses, ..RunFilter::default() };
         let read = self.0.views.runs_of_session(LOG, None, &session, &filter).await?;
-        Ok(reads::answer(super::shown_in_list(&self.0, &read.value).await?, read.lag))
+        Ok(reads::answer(super::shown_in_list(&self.0, &read.value).await?, lag.max(read.lag)))
     }
 }

@@ -59,11 +59,11 @@ impl SessionRuns {
         };
         self.0.check_database(text(&db_id), text(&table))?;
         let missing = || ApiError::not_found(format!("Session with ID {} not found", *session_id));
-        let (row, _) = super::session(&self.0, &session_id, user.as_ref(), missing).await?;
+        let (row, lag) = super::session(&self.0, &session_id, user.as_ref(), missing).await?;
         let Some(id) = &row.state.session_id else { return Ok(reads::answer(Vec::new(), 0)) };
         let read = self.0.views.runs_of_session(LOG, None, id, &filter).await?;
         let runs = shown_in_list(&self.0, &read.value).await?;
-        Ok(reads::answer(runs.into_iter().map(|run| Lean(RunItem::Agent(Box::new(run)))).collect(), read.lag))
+        Ok(reads::answer(runs.into_iter().map(|run| Lean(RunItem::Agent(Box::new(run)))).collect(), lag.max(read.lag)))
     }
 }
 
