@@ -14,9 +14,9 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::activity::Entered;
 
-/// How much of an unread body is read after the answer, and for how long: closing earlier would take the answer away
-/// from a client that is still sending.
-const LINGER: (usize, Duration) = (64 << 20, Duration::from_secs(5));
+/// How much of an unread body is read after the answer: closing earlier would take the answer away from a client that
+/// is still sending.
+const LINGER: usize = 64 << 20;
 
 /// A client's connection.
 pub(crate) struct Connection {
@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     entered: Entered,
     /// How long it may be without a request.
     idle: Duration,
+    /// How long an unread body is read after the answer.
+    linger: Duration,
     check: Pin<Box<Sleep>>,
     /// The client sends no more.
     ended: bool,
@@ -32,13 +34,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Takes over an accepted socket, which is closed after being without a request for `idle`.
-    pub fn new(socket: TcpStream, entered: Entered, idle: Duration) -> Self {
+    /// Takes over an accepted socket, which is closed after being without a request for `idle`; a client that is still
+    /// sending when it is answered is heard for `linger`.
+    pub fn new(socket: TcpStream, entered: Entered, idle: Duration, linger: Duration) -> Self {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection stays slow");
         }
         let check = Box::pin(sleep(idle));
-        Self { socket, entered, idle, check, ended: false, expired: false, lingering: None }
+        Self { socket, entered, idle, linger, check, ended: false, expired: false, lingering: None }
     }
 
     /// The socket, while there is somebody to write to.
@@ -61,7 +64,8 @@ impl Connection {
 
     /// Reads and forgets what the client still sends, within bounds.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (left, end) = self.lingering.get_or_insert_with(|| (LINGER.0, Box::pin(sleep(LINGER.1))));
+        let linger = self.linger;
+        let (left, end) = self.lingering.get_or_insert_with(|| (LINGER, Box::pin(sleep(linger))));
         let mut room = [0; 16 << 10];
         while *left > 0 && end.as_mut().poll(cx).is_pending() {
             let mut buf = ReadBuf::new(&mut room);

@@ -28,15 +28,18 @@ const RESERVE: usize = 64;
 struct Rules {
     /// How long one may be without a request.
     idle: Duration,
+    /// How long one is kept for a client that is still sending what is not read.
+    linger: Duration,
     /// How many may be open.
     most: usize,
 }
 
 impl Rules {
-    /// A minute, and as many as there are files for.
+    /// A minute, a moment, and as many as there are files for.
     fn of_system() -> Self {
         let files = getrlimit(Resource::RLIMIT_NOFILE).ok().and_then(|(files, _)| usize::try_from(files).ok());
-        Self { idle: Duration::from_secs(60), most: files.map_or(MOST, most_of) }
+        let most = files.map_or(MOST, most_of);
+        Self { idle: Duration::from_secs(60), linger: Duration::from_secs(5), most }
     }
 }
 
@@ -72,7 +75,7 @@ where
     let connections = Connections::new(rules.most);
     let app = app.into_endpoint().with(connections.clone());
     let local = listener.local_addr()?;
-    let doors = Doors { listener, local: LocalAddr(local.into()), connections, idle: rules.idle, full: false };
+    let doors = Doors { listener, local: LocalAddr(local.into()), connections, rules, full: false };
     let server = Server::new_with_acceptor(doors).name("rest");
     server.run_with_graceful_shutdown(app, shutdown.cancelled_owned(), Some(grace)).await
 }
@@ -82,7 +85,7 @@ struct Doors {
     listener: TcpListener,
     local: LocalAddr,
     connections: Connections,
-    idle: Duration,
+    rules: Rules,
     /// Whether the last one was turned away, so that the log tells it once.
     full: bool,
 }
@@ -96,7 +99,7 @@ impl Doors {
             tracing::warn!("too many open connections: further ones are closed at once");
         }
         self.full = entered.is_none();
-        let connection = entered.map(|entered| Connection::new(socket, entered, self.idle));
+        let connection = entered.map(|entered| Connection::new(socket, entered, self.rules.idle, self.rules.linger));
         Ok(connection.map(|open| (open, LocalAddr(ours.into()), RemoteAddr(theirs.into()), Scheme::HTTP)))
     }
 }
@@ -141,7 +144,7 @@ mod tests {
     use crate::limits::Limits;
 
     /// Longer than anything here takes, so that a failure ends.
-    const LONG: Duration = Duration::from_secs(30);
+    const LONG: Duration = Duration::from_secs(120);
 
     /// Tells when a request began and when it was dropped.
     #[derive(Clone, Default)]
@@ -191,7 +194,7 @@ mod tests {
     }
 
     async fn served(grace: Duration) -> Served {
-        served_by(Rules { idle: LONG, most: 100 }, grace).await
+        served_by(Rules { idle: LONG, linger: LONG, most: 100 }, grace).await
     }
 
     async fn served_by(rules: Rules, grace: Duration) -> Served {
@@ -242,7 +245,7 @@ mod tests {
     }
 
     /// Short enough to wait for.
-    const SHORT: Rules = Rules { idle: Duration::from_millis(300), most: 2 };
+    const SHORT: Rules = Rules { idle: Duration::from_millis(300), linger: LONG, most: 2 };
 
     /// All the server sends until it closes the connection.
     async fn all(mut socket: TcpStream) -> String {
@@ -293,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_connection_too_many_is_closed_until_another_goes() {
-        let served = served_by(Rules { idle: LONG, most: 2 }, LONG).await;
+        let served = served_by(Rules { idle: LONG, linger: LONG, most: 2 }, LONG).await;
         let first = ask(&served, "/endless").await;
         served.signs.begun.notified().await;
         let _second = ask(&served, "/endless").await;
