@@ -28,8 +28,20 @@ async fn claim(store: &Store, node: &str, components: &[&str], tools: &[&str]) -
     store.claim_leases(LOG, node, &own(components), &own(tools), 10).await.unwrap()
 }
 
+/// The node lives, however long the test takes.
 async fn join(store: &Store, id: &str) {
     store.join_node(&NodeInfo { id: id.to_owned(), host: "h".to_owned(), pid: 7 }).await.unwrap();
+    last_heard(store, id, "1 day").await;
+}
+
+/// The node's last heartbeat came so long after now.
+async fn last_heard(store: &Store, id: &str, after: &str) {
+    sqlx::query("UPDATE nodes SET heartbeat_at = clock_timestamp() + $2::interval WHERE node_id = $1")
+        .bind(id)
+        .bind(after)
+        .execute(store.pool())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -64,16 +76,26 @@ async fn a_silent_node_loses_its_leases_and_a_leaving_one_hands_them_over() {
     join(&store, "n1").await;
     join(&store, "n2").await;
     append(&store, take("t", "n1", "agent", &[]), 0).await.unwrap();
-    sqlx::query("UPDATE nodes SET heartbeat_at = heartbeat_at - interval '7 seconds' WHERE node_id = 'n1'")
-        .execute(store.pool())
-        .await
-        .unwrap();
+    last_heard(&store, "n1", "-7 seconds").await;
     assert_eq!(claim(&store, "n2", &["agent"], &[]).await[0].epoch, 2);
     store.leave_node("n2").await.unwrap();
     assert_eq!(store.lease(LOG, &run("t")).await.unwrap(), Some((None, 2)));
     assert_eq!(store.dead_neighbours("h").await.unwrap(), [("n1".to_owned(), 7)]);
     assert!(store.heartbeat("n1").await.unwrap(), "silent is not gone");
     assert_eq!(claim(&store, "n1", &["agent"], &[]).await[0].epoch, 3);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_node_that_stood_still_takes_nothing_over_from_itself() {
+    let (_database, store) = fresh().await;
+    join(&store, "n1").await;
+    join(&store, "n2").await;
+    append(&store, take("t", "n1", "agent", &[]), 0).await.unwrap();
+    last_heard(&store, "n1", "-7 seconds").await;
+    assert!(claim(&store, "n1", &["agent"], &[]).await.is_empty());
+    append(&store, hold("t", "n1", 1), 1).await.unwrap();
+    assert_eq!(claim(&store, "n2", &["agent"], &[]).await[0].epoch, 2, "another may");
     store.close().await;
 }
 
