@@ -256,7 +256,9 @@ impl Driver {
         let mut backoff = backoff();
         loop {
             // Text must be in the table before the event that says it is complete; again, when the event was not taken.
-            let flushed = if facts.is_empty() { Ok(None) } else { self.engine.frames.flush(&self.live).await };
+            // A cancel ends it without an outcome.
+            let text_goes_on = facts.is_empty() && !self.live.cancelled.is_cancelled();
+            let flushed = if text_goes_on { Ok(None) } else { self.engine.frames.flush(&self.live).await };
             let Ok(written) = flushed else {
                 if self.pause_for(backoff.next().unwrap_or(Duration::from_secs(2))).await {
                     return Err(Exit::Moved);
