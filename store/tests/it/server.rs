@@ -9,7 +9,7 @@ use daybook_store::embedded::{Embedded, EmbeddedOptions};
 use daybook_store::{Append, Expected, LeaseOp, MasterKey, Meta, Store, StoreOptions, StreamWrite, Subject};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 pub const LOG: LogId = LogId::DEFAULT;
 
@@ -42,7 +42,7 @@ impl Server {
             runtime.block_on(async move {
                 let dir = tempfile::tempdir().unwrap();
                 let options = EmbeddedOptions { dir: dir.path().join("daybook"), bin_dir: None };
-                let embedded = Embedded::start(options).await.unwrap();
+                let embedded = roomy(options).await;
                 ready.send(embedded.url()).unwrap();
                 stopped.await.ok();
                 let data = embedded.data_dir().to_owned();
@@ -52,6 +52,16 @@ impl Server {
         });
         Self { url: url.recv().expect("PostgreSQL starts"), stop: Some(stop), thread: Some(thread) }
     }
+}
+
+/// A PostgreSQL for as many tests at a time as there may be, each with the connections of several nodes.
+async fn roomy(options: EmbeddedOptions) -> Embedded {
+    let narrow = Embedded::start(options.clone()).await.unwrap();
+    let mut sql = PgConnection::connect(narrow.url().expose_secret()).await.unwrap();
+    sqlx::query("ALTER SYSTEM SET max_connections = 1000").execute(&mut sql).await.unwrap();
+    sql.close().await.unwrap();
+    narrow.stop().await.unwrap();
+    Embedded::start(options).await.unwrap()
 }
 
 impl Drop for Server {
