@@ -29,6 +29,9 @@ use tokio::sync::Semaphore;
 
 const LOG: LogId = LogId::DEFAULT;
 
+/// After this long something that was to happen counts as never happening.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// One answer of the scripted model: pieces, and whether it then waits for a permit before it goes on.
 #[derive(Clone)]
 enum Turn {
@@ -278,18 +281,16 @@ async fn run(engine: &Engine, command: StartRun) -> RunId {
 }
 
 async fn ended(engine: &Engine, run: &RunId) -> RunState {
-    tokio::time::timeout(Duration::from_secs(20), engine.wait(LOG, run)).await.unwrap().unwrap().unwrap()
+    tokio::time::timeout(PATIENCE, engine.wait(LOG, run)).await.unwrap().unwrap().unwrap()
 }
 
 /// Polls until `ready`; the tests wait for what happens, never for time.
 async fn until(what: &str, mut ready: impl AsyncFnMut() -> bool) {
-    for _ in 0..2000 {
-        if ready().await {
-            return;
-        }
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !ready().await {
+        assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("{what} did not happen");
 }
 
 #[tokio::test(flavor = "multi_thread")]

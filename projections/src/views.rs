@@ -45,7 +45,7 @@ impl Views {
     /// Waits as long as a test may take, so that no test depends on how fast the machine is.
     #[cfg(test)]
     pub(crate) fn patient(self) -> Self {
-        Self { patience: Duration::from_secs(60), ..self }
+        Self { patience: Duration::from_secs(180), ..self }
     }
 
     /// Waits for the view and says which rows to read, and how many events they lack.

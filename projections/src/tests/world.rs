@@ -77,7 +77,7 @@ pub(super) async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(180), wait).await.unwrap();
 }
 
 pub(super) fn session(id: &str) -> SessionId {

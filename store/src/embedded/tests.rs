@@ -45,7 +45,7 @@ async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(Duration::from_secs(60), wait).await.unwrap();
+    timeout(Duration::from_secs(180), wait).await.unwrap();
 }
 
 fn kill_hard(pid: u32) {
