@@ -121,8 +121,13 @@ async fn refused(cases: Vec<Case>) {
                 case.method, case.path, case.status, case.says
             ));
         }
-        let (status, body) = connection.send(&Case::get("/health", 200, "")).await;
-        assert!(status == 200 && body.contains("ok"), "after {} {} {sent:?}: {status} {body}", case.method, case.path);
+        let (status, body) = connection.send(&Case::get("/agents/my-agent", 200, "")).await;
+        assert!(
+            status == 200 && body.contains("My Agent"),
+            "after {} {} {sent:?}: {status} {body}",
+            case.method,
+            case.path
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(world.model.requests().len(), 0, "nothing ran");

@@ -265,12 +265,12 @@ async fn after_sigterm_in_the_middle_the_next_start_finishes_the_runs() {
     let server = world.server().await;
     let script = Script::say(&["one ", "two ", "three"]).hold(2, "third");
     let mut runs = Runs::start(&server, "my-agent", &[("text", script)]).await;
-    runs.waiting.abort_all();
-    runs.waiting = JoinSet::new();
     for watch in runs.watches.values_mut() {
         watch.until_said("one two ").await;
     }
     world.model.arrived("third", MODES.len()).await;
+    // It would be told where to ask.
+    runs.waiting.shutdown().await;
     assert!(server.terminate().await.success());
     let before = runs.broken().await;
     let left = eventually("the node is gone", async || {

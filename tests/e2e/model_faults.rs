@@ -43,9 +43,10 @@ async fn a_model_that_fails_ends_the_run_with_an_error_that_tells() {
 async fn a_model_that_cannot_be_reached_is_told_as_such() {
     let world = World::new().await;
     let mut command = world.command();
-    // Nobody listens there.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    command.env("MODEL_URL", format!("http://{free}/v1"));
+    // Nobody listens there, and nobody else gets the port.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    command.env("MODEL_URL", format!("http://{}/v1", deaf.local_addr().unwrap()));
     let server = crate::support::Server::start(command, &world.dir.path().join("log")).await;
     let run = server.api.run("my-agent", &[("message", "Hello")]).await;
     assert_eq!(run["status"], "ERROR");

@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{PATIENCE, Script, World, check_order, eventually, said};
+use crate::support::{PATIENCE, Script, World, answer, check_order, eventually, said, text};
 
 fn kill_postgres(world: &World) -> Pid {
     let pid = world.postgres().expect("PostgreSQL runs");
@@ -47,7 +47,11 @@ async fn a_run_survives_a_kill_of_postgresql_alone_and_of_daybook_alone() {
     let running = world.postgres().expect("it was started again");
     assert_ne!(running, killed);
 
-    let second = server.api.background("my-agent", &[("message", &script("b")), ("session_id", "b")]).await;
+    // Some of the server's connections may still be those that were cut.
+    let message = script("b");
+    let fields = [("message", &*message), ("session_id", "b"), ("stream", "false"), ("background", "true")];
+    let request = server.api.request("my-agent", &fields).header("Idempotency-Key", "second");
+    let second = text(&answer(server.api.persist(request).await, 202).await["run_id"]).to_owned();
     world.model.arrived("b", 1).await;
     server.kill().await;
     world.model.open("b");

@@ -70,17 +70,35 @@ impl Api {
         Stream::new(self.request(agent, &fields).send().await.unwrap())
     }
 
+    /// Sends what may be sent twice, again and again while the server says that its database is away.
+    pub async fn persist(&self, request: RequestBuilder) -> Response {
+        eventually("an answer other than 503", async || {
+            let response = request.try_clone().unwrap().send().await.unwrap();
+            (response.status() != 503).then_some(response)
+        })
+        .await
+    }
+
+    /// A read that is behind nothing: the server says when its view lags, which it does on a machine that is slow enough.
+    async fn read(&self, path: &str) -> Response {
+        eventually(&format!("{path} is up to date"), async || {
+            let response = self.persist(self.get(path)).await;
+            (!response.headers().contains_key("x-daybook-lag")).then_some(response)
+        })
+        .await
+    }
+
     /// A run watched again.
     pub async fn resume(&self, agent: &str, run: &str, session: &str, after: Option<u64>) -> Stream {
         let mut fields = vec![("session_id", session.to_owned())];
         fields.extend(after.map(|index| ("last_event_index", index.to_string())));
-        Stream::new(self.post(&format!("/agents/{agent}/runs/{run}/resume")).form(&fields).send().await.unwrap())
+        Stream::new(self.persist(self.post(&format!("/agents/{agent}/runs/{run}/resume")).form(&fields)).await)
     }
 
     /// A run as it stands; `Err` with the status when there is none.
     pub async fn look(&self, agent: &str, run: &str, session: &str) -> Result<Value, u16> {
         let path = with(&format!("/agents/{agent}/runs/{run}"), "session_id", session);
-        let response = self.get(&path).send().await.unwrap();
+        let response = self.read(&path).await;
         match response.status().as_u16() {
             200 => Ok(response.json().await.unwrap()),
             status => Err(status),
@@ -116,11 +134,12 @@ impl Api {
 
     /// The body of an answer that must be good.
     pub async fn ok(&self, path: &str) -> Value {
-        answer(self.get(path).send().await.unwrap(), 200).await
+        answer(self.read(path).await, 200).await
     }
 }
 
-async fn answer(response: Response, expected: u16) -> Value {
+/// The body of an answer that must have this status.
+pub async fn answer(response: Response, expected: u16) -> Value {
     let status = response.status();
     let body = response.text().await.unwrap();
     assert_eq!(status, expected, "{body}");

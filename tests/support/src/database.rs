@@ -8,7 +8,9 @@ use daybook_store::MasterKey;
 use daybook_store::embedded::{Embedded, EmbeddedOptions};
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+
+use super::eventually;
 
 static SHARED: LazyLock<String> = LazyLock::new(start);
 
@@ -19,13 +21,23 @@ fn start() -> String {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async move {
             let dir = super::server::open_dir().keep();
-            let embedded = Embedded::start(EmbeddedOptions { dir: dir.clone(), bin_dir: None }).await.unwrap();
+            let embedded = roomy(EmbeddedOptions { dir: dir.clone(), bin_dir: None }).await;
             stop_with_us(embedded.data_dir(), &dir);
             ready.send(embedded.url().expose_secret().to_owned()).unwrap();
             std::future::pending::<()>().await;
         });
     });
     url.recv().expect("PostgreSQL starts")
+}
+
+/// A PostgreSQL for as many tests at a time as there may be, each with the connections of several servers.
+async fn roomy(options: EmbeddedOptions) -> Embedded {
+    let narrow = Embedded::start(options.clone()).await.unwrap();
+    let mut sql = PgConnection::connect(narrow.url().expose_secret()).await.unwrap();
+    sqlx::query("ALTER SYSTEM SET max_connections = 1000").execute(&mut sql).await.unwrap();
+    sql.close().await.unwrap();
+    narrow.stop().await.unwrap();
+    Embedded::start(options).await.unwrap()
 }
 
 /// Nothing of this binary runs at its end, so another process waits for that: its input closes then, however we end.
@@ -72,11 +84,13 @@ impl Database {
     pub async fn go_away(&self) {
         self.admit("false").await;
         let admin = Self::admin().await;
-        sqlx::query("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = $1")
-            .bind(self.name())
-            .execute(&admin)
-            .await
-            .unwrap();
+        // One that was let in a moment ago shows up a moment later.
+        eventually("nobody is connected", async || {
+            let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = $1";
+            let ended: Vec<bool> = sqlx::query_scalar(end).bind(self.name()).fetch_all(&admin).await.unwrap();
+            ended.is_empty().then_some(())
+        })
+        .await;
         admin.close().await;
     }
 

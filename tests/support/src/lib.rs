@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-pub use api::{Api, ids_of, text};
+pub use api::{Api, answer, ids_of, text};
 pub use database::Database;
 pub use model::{Fault, Model, Script, long_pieces};
 pub use server::{Server, World, clean, daybook, open_dir};

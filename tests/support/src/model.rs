@@ -255,7 +255,11 @@ fn completions(shared: Data<&Arc<Shared>>, Json(request): Json<Value>) -> Respon
         async move {
             match part {
                 Part::Bytes(bytes) => Ok(bytes),
-                Part::Cut => Err(io::Error::other("cut")),
+                Part::Cut => {
+                    // What was said is sent before.
+                    tokio::task::yield_now().await;
+                    Err(io::Error::other("cut"))
+                }
                 Part::Pause(milliseconds) => {
                     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
                     Ok(String::new())

@@ -111,7 +111,9 @@ impl World {
 
     /// The calls of the counting tools so far: tool, call id, idempotency key.
     pub fn calls(&self) -> Vec<(String, String, String)> {
-        let lines = std::fs::read_to_string(self.calls_file()).unwrap_or_default();
+        let written = std::fs::read_to_string(self.calls_file()).unwrap_or_default();
+        // A last line may be half written.
+        let lines = written.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let call = |line: &str| {
             let mut words = line.split(' ').map(str::to_owned);
             Some((words.next()?, words.next()?, words.next()?))
