@@ -2,7 +2,7 @@
 """Replays the recorded exchanges against a server and holds its answers against the recorded ones.
 
   replay.py http://127.0.0.1:7777 [--groups agent_runs,hitl] [--auth-base http://127.0.0.1:7778]
-            [--deviations FILE] [--later FILE] [--out DIR] [--verbose]
+            [--deviations FILE] [--later FILE] [--out DIR] [--verbose] [--model http://127.0.0.1:9111]
 
 The sequences/ make the same calls in the same order as when examples/ were recorded (reference_os.py's components, fake_openai.py's
 model). Every exchange is compared by status, media type, the names and types of JSON members (more members are fine,
@@ -11,7 +11,8 @@ an empty list where one had content is not), and for streams by the order of fra
 groups auth, user_isolation and service_accounts are left out. FILE lists exchanges answered differently on purpose, one
 'group/name: reason' a line; they are still run and must then differ. The FILE of --later lists likewise, 'group/name: feature',
 what features to come answer: counted apart, and a failure once it answers as recorded, so that the list shrinks with
-every feature. unstable.txt lists those that prove nothing. The recorded server itself passes the others. Needs httpx, websockets and pyjwt from PyPI.
+every feature. --model names fake_openai.py, which then holds its slow answers while calls are made in the middle of them;
+without it they hang on time. unstable.txt lists those that prove nothing. The recorded server itself passes the others. Needs httpx, websockets and pyjwt from PyPI.
 """
 import argparse, ast, itertools, json, pathlib, re, sys, tempfile, threading, time, types, traceback
 import os
@@ -30,6 +31,7 @@ ap.add_argument("--groups", default="")
 ap.add_argument("--deviations", default="")
 ap.add_argument("--later", default="")
 ap.add_argument("--out", default="")
+ap.add_argument("--model", default="")
 ap.add_argument("--verbose", action="store_true")
 args = ap.parse_args()
 OUT = pathlib.Path(args.out or tempfile.mkdtemp(prefix="replay-"))
@@ -53,17 +55,52 @@ def parse_sse(text):
     return events
 
 
+def hold(words):
+    """From now on the model's slow answers stop after so many words, until go()."""
+    if args.model: httpx.get(f"{args.model}/hold/{words}", timeout=60, trust_env=False)
+
+
+def go(*_):
+    """Lets them go on; fit for a stop_after that stops nothing."""
+    if args.model: httpx.get(f"{args.model}/go", timeout=60, trust_env=False)
+
+
+def patiently(get):
+    """The first answer that is not about to change: from no view behind the log, about no run under way."""
+    for _ in range(600):
+        response = get()
+        under_way = response.headers.get("content-type", "").startswith("application/json") and isinstance(response.json(), dict) and response.json().get("status") in ("PENDING", "RUNNING")
+        if not under_way and "x-daybook-lag" not in response.headers: break
+        time.sleep(0.3)
+
+
 def recorder(base):
     """The module `cap` that the sequences import, bound to one server."""
-    client = httpx.Client(base_url=base, timeout=60, trust_env=False)
+    client = httpx.Client(base_url=base, timeout=180, trust_env=False)
+
+    def until_over(path, params):
+        """Waits for a run to end."""
+        patiently(lambda: client.get(path, params=params))
+
+    def until_said(path, form, count):
+        """Waits until so many more pieces of a run's text can be seen."""
+        with client.stream("POST", path, data=form) as response:
+            text = ""
+            for chunk in response.iter_text():
+                text += chunk
+                if text.count("event: RunContent") >= count: break
 
     def cap(group, name, method, path, params=None, form=None, js=None, files=None, headers=None, raw=None, stop_after=None, quiet=False, timeout=60, note=None, client=client):
         kw = {k: v for k, v in dict(params=params, data=form, json=js, files=files, headers=headers, content=raw).items() if v is not None}
         if not kw.get("params"): kw.pop("params", None)
-        request = client.build_request(method, path, **kw)
         text, status, head, early = "", -1, {}, False
         try:
-            response = client.send(request, stream=True)
+            for _ in range(600):
+                response = client.send(client.build_request(method, path, **kw), stream=True)
+                # A view that is behind says so, and is worth asking again.
+                if method != "GET" or "x-daybook-lag" not in response.headers: break
+                response.close()
+                time.sleep(0.3)
             try:
                 for chunk in response.iter_text():
                     text += chunk
@@ -90,7 +127,7 @@ def recorder(base):
         return status, body, events
 
     module = types.ModuleType("cap")
-    module.__dict__.update(cap=cap, C=client, BASE=base, OUT=str(OUT), KEEP=KEEP, parse_sse=parse_sse, json=json, os=os, re=re, threading=threading, time=time, httpx=httpx, itertools=itertools)
+    module.__dict__.update(cap=cap, hold=hold, go=go, until_over=until_over, until_said=until_said, C=client, BASE=base, OUT=str(OUT), KEEP=KEEP, parse_sse=parse_sse, json=json, os=os, re=re, threading=threading, time=time, httpx=httpx, itertools=itertools)
     return module
 
 

@@ -37,16 +37,16 @@ waits() {
 }
 answers() { "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)' "$1"; }
 
-model_port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$python" "$here/fake_openai.py" --port "$model_port" >"$dir/model.log" 2>&1 &
+"$python" "$here/fake_openai.py" --port 0 >"$dir/model.log" 2>&1 &
 pids+=($!)
-model="http://127.0.0.1:$model_port/v1"
+waits 180 grep -q 'http://' "$dir/model.log"
+model=$(grep -o 'http://[^ ]*' "$dir/model.log")
 
-env -u DATABASE_URL -u CALLS_FILE PORT=0 MODEL_URL="$model" DATA_DIR="$dir/data" "$server" >"$dir/ready" 2>"$dir/server.log" &
+env -u DATABASE_URL -u CALLS_FILE PORT=0 MODEL_URL="$model/v1" DATA_DIR="$dir/data" "$server" >"$dir/ready" 2>"$dir/server.log" &
 pids+=($!)
-waits 60 answers "$model/models" && waits 60 grep -q 'http://' "$dir/ready"
+waits 180 answers "$model/v1/models" && waits 180 grep -q 'http://' "$dir/ready"
 base=$(grep -o 'http://[^ ]*' "$dir/ready")
-if [ -z "$base" ] || ! waits 60 answers "$base/health"; then
+if [ -z "$base" ] || ! waits 180 answers "$base/health"; then
   echo "reference_os did not start:" >&2
   cat "$dir/server.log" >&2
   exit 1
@@ -69,7 +69,7 @@ check() {
   failed=$((failed + bad))
 }
 
-check "recorded exchanges" "$python" "$here/replay.py" "$base" --groups agent_runs,resume,meta,agents,databases \
+check "recorded exchanges" "$python" "$here/replay.py" "$base" --model "$model" --groups agent_runs,resume,meta,agents,databases \
   --deviations "$here/deviations.txt" --later "$here/later.txt"
 check "the API's document" "$python" "$here/check_openapi.py" "$base" --only health,info,config,databases
 check "the client's runs" "$python" "$here/client_drive.py" "$base" --only run_agent
