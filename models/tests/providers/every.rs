@@ -150,8 +150,7 @@ async fn silence_is_not_waited_for_for_ever() {
     for wire in all() {
         let (short, long) = (Duration::from_millis(300), Duration::from_secs(180));
         // A first piece that comes late on a busy machine is no silence after it.
-        let cases =
-            [(vec![], short, "no answer within 300ms"), ((wire.half)(), long, "nothing more for 300ms")];
+        let cases = [(vec![], short, "no answer within 300ms"), ((wire.half)(), long, "nothing more for 300ms")];
         for (parts, first_token, told) in cases {
             let timeouts = Timeouts { connect: long, first_token, between_tokens: short };
             let fake = Fake::new(vec![Act::goes_silent(wire.kind, parts)]).await;

@@ -85,7 +85,8 @@ async fn a_leader_that_stands_still_loses_the_lead_and_one_that_lives_shows_it()
     let lock = "SELECT pg_advisory_lock(hashtextextended($1, 0))";
     sqlx::query(lock).bind(&key).execute(&mut still).await.unwrap();
 
-    let leading = tokio::spawn({
+    let mut leading = tokio::task::JoinSet::new();
+    leading.spawn({
         let poster = poster.clone();
         async move { poster.lead().await }
     });
@@ -96,7 +97,7 @@ async fn a_leader_that_stands_still_loses_the_lead_and_one_that_lives_shows_it()
     let first = heard(&world).await;
     until(|| async { heard(&world).await.is_some_and(|at| Some(at) > first) }).await;
     poster.stop.cancel();
-    leading.await.unwrap().unwrap();
+    leading.join_all().await.remove(0).unwrap();
     world.end().await;
 }
 
