@@ -75,7 +75,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
     crate::say(&report.markdown())?;
     let json = serde_json::to_string_pretty(&report)?;
     std::fs::write(&options.json, json).map_err(Error::io(format!("write {}", options.json.display())))?;
-    ended
+    match report.gaps.len() {
+        0 => ended,
+        gaps => ended.and(Err(Error::Missing(format!("{gaps} of the groups could not be measured, see above")))),
+    }
 }
 
 async fn measure(world: &World<'_>, groups: &[Group], deadline: Instant, report: &mut Report) {
