@@ -112,6 +112,9 @@ async fn what_goes_wrong_is_told_by_its_kind() {
     let busy = agent.run("x").session("s").on_busy(OnBusy::Reject).await.unwrap_err();
     assert!(matches!(busy, RunError::Refused(ExecuteError::Session(_))), "{busy}");
 
+    // What the model has said may still be on its way.
+    let api = Api::at(&format!("http://{}", running.address()));
+    api.resume("a", accepted.run_id.as_str(), "s", None).await.until_said("half").await;
     agent.cancel(&accepted.run_id, "not needed").await.unwrap();
     let cancelled = agent.wait(&accepted.run_id).await.unwrap_err();
     let RunError::Cancelled { reason, content, .. } = cancelled else { panic!("{cancelled}") };
@@ -215,9 +218,12 @@ async fn a_stop_ends_in_any_case() {
     std::fs::write(&path, "server:\n  limits:\n    shutdown_seconds: 0\nagents:\n  - id: a\n").unwrap();
     let server = world.serve(&path).await;
     let postgres = world.postgres().unwrap();
-    // The database answers nobody any more, so nothing can be written.
+    // The database answers nobody any more, so nothing can be written. It goes first: then no process is added.
+    let freeze = |pid: i32| kill(nix::unistd::Pid::from_raw(pid), Signal::SIGSTOP);
+    freeze(postgres.as_raw()).unwrap();
     let frozen: Vec<_> = children(postgres.as_raw()).into_iter().chain([postgres.as_raw()]).collect();
-    frozen.iter().for_each(|pid| kill(nix::unistd::Pid::from_raw(*pid), Signal::SIGSTOP).unwrap());
+    // Some may be ending.
+    frozen.iter().for_each(|pid| drop(freeze(*pid)));
     let begun = Instant::now();
     let log = server.log_file();
     let ended = timeout(PATIENCE, server.terminate()).await;
