@@ -255,11 +255,9 @@ impl Driver {
     pub async fn advance(&mut self, facts: Vec<RunEvent>, session: Vec<SessionEvent>) -> Result<Action, Exit> {
         let mut backoff = backoff();
         loop {
-            // Text must be in the table before the event that says it is complete; again, when the event was not taken.
-            // A cancel ends it without an outcome.
-            let text_goes_on = facts.is_empty() && !self.live.cancelled.is_cancelled();
-            let flushed = if text_goes_on { Ok(None) } else { self.engine.frames.flush(&self.live).await };
-            let Ok(written) = flushed else {
+            // Text must be in the table before the event that says it is complete, or that ends a run that was cancelled
+            // or taken over in the middle of it; again, when the event was not taken.
+            let Ok(written) = self.engine.frames.flush(&self.live).await else {
                 if self.pause_for(backoff.next().unwrap_or(Duration::from_secs(2))).await {
                     return Err(Exit::Moved);
                 }
