@@ -1,7 +1,7 @@
 //! A run on the node that holds its lease: its frames, the gate that cancelling closes, and its end.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use daybook_domain::ids::{LogId, RunId};
 use daybook_domain::run::{RunState, RunStatus};
@@ -29,8 +29,8 @@ pub(crate) struct LiveRun {
     pub cancelled: CancellationToken,
     /// Rung when the session may have become free.
     pub turn: Notify,
-    /// True from the moment a cancel is being recorded: no call starts any more.
-    closing: Mutex<bool>,
+    /// True from the moment a cancel is being recorded: no call starts any more, unless it cannot be recorded.
+    closing: watch::Sender<bool>,
     left: watch::Sender<Option<Left>>,
     dirty: AtomicBool,
     waiting: AtomicBool,
@@ -45,7 +45,7 @@ impl LiveRun {
             hub,
             cancelled: CancellationToken::new(),
             turn: Notify::new(),
-            closing: Mutex::new(false),
+            closing: watch::Sender::new(false),
             left: watch::Sender::new(None),
             dirty: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
@@ -59,13 +59,20 @@ impl LiveRun {
 
     /// Calls `start` unless the run is being cancelled: what has not started then never does.
     pub fn start_unless_closing<T>(&self, start: impl FnOnce() -> T) -> Option<T> {
-        let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody closes the gate while it is borrowed.
+        let closing = self.closing.borrow();
         (!*closing).then(start)
+    }
+
+    /// Waits until calls may start. Where the cancel that prevents them is recorded, its token fires instead.
+    pub async fn may_start(&self) {
+        // The sender is `self`: it cannot be gone.
+        let _ = self.closing.subscribe().wait_for(|closing| !closing).await;
     }
 
     /// Closes the gate, or opens it again when the cancel could not be recorded.
     pub fn set_closing(&self, closing: bool) {
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = closing;
+        self.closing.send_replace(closing);
     }
 
     /// The run is no longer on this node.

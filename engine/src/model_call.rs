@@ -66,9 +66,9 @@ impl Driver {
         for message in &mut request.messages {
             self.engine.inline_media(self.live.log, &self.live.hub.meta.session_id, &mut message.media).await?;
         }
-        if self.live.start_unless_closing(|| ()).is_none() {
-            // A cancel is being recorded: wait for its token, which drops this future.
-            self.live.cancelled.cancelled().await;
+        while self.live.start_unless_closing(|| ()).is_none() {
+            // A cancel is being recorded: its token drops this future, unless the log does not take it.
+            self.live.may_start().await;
         }
         let mut pieces = match model.stream(request).await {
             Ok(pieces) => pieces,

@@ -37,16 +37,24 @@ impl Driver {
             known.state.state.clone()
         };
         for start in starts {
-            let context = self.context(&start, state.clone());
-            let call = self.prepare(&start);
-            let live = self.live.clone();
-            let in_flight = live.start_unless_closing(|| {
-                self.tools.spawn(run_tool(start.call_id.clone(), context, call));
-            });
-            // A call that was not started has no outcome; the cancel that prevented it records that.
-            self.in_flight.insert(start.call_id);
-            if in_flight.is_none() {
-                tracing::debug!(run = %self.live.run_id, "a tool was not started: the run is being cancelled");
+            self.start_tool(start, state.clone()).await;
+        }
+    }
+
+    async fn start_tool(&mut self, start: ToolStart, state: Map<String, Value>) {
+        let mut call = Some(run_tool(start.call_id.clone(), self.context(&start, state), self.prepare(&start)));
+        // A call that was not started has no outcome; the cancel that prevented it records that.
+        self.in_flight.insert(start.call_id);
+        let live = self.live.clone();
+        let stopping = self.engine.stopping.clone();
+        while live.start_unless_closing(|| call.take().map(|call| self.tools.spawn(call))).is_none() {
+            tokio::select! {
+                () = live.may_start() => {}
+                () = live.cancelled.cancelled() => {
+                    tracing::debug!(run = %live.run_id, "a tool was not started: the run is being cancelled");
+                    return;
+                }
+                () = stopping.cancelled() => return,
             }
         }
     }
@@ -110,11 +118,11 @@ impl Driver {
                 ended = self.tools.join_next() => return match ended {
                     Some(Ok(end)) => self.tools_ended(end).await,
                     // Only an aborted task fails, and only a cancel aborts; nothing started means that a cancel closed
-                    // the gate. In both cases its token comes.
-                    Some(Err(_)) | None => {
-                        self.live.cancelled.cancelled().await;
-                        self.drop_tools().await
-                    }
+                    // the gate, whose token comes, or that the node is stopping.
+                    Some(Err(_)) | None => tokio::select! {
+                        () = self.live.cancelled.cancelled() => self.drop_tools().await,
+                        () = &mut out_of_time => Err(Exit::Moved),
+                    },
                 },
                 () = &mut out_of_time => return Err(Exit::Moved),
             }

@@ -11,6 +11,7 @@ mod counts;
 mod guardian;
 mod ledger;
 mod load;
+mod lost_cancel;
 mod mixed;
 mod node;
 mod parked;

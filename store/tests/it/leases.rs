@@ -114,6 +114,22 @@ async fn a_lease_is_taken_once_and_given_up_for_good() {
 }
 
 #[tokio::test]
+async fn a_lease_given_up_is_claimed_anew_unless_it_has_moved_on() {
+    let (_database, store) = fresh().await;
+    join(&store, "n1").await;
+    append(&store, take("t", "n1", "agent", &[]), 0).await.unwrap();
+    assert_eq!(store.leases_of(LOG, "n1").await.unwrap(), [(run("t"), 1)]);
+    assert_eq!(store.leases_of(LOG, "n2").await.unwrap(), []);
+    for (node, epoch) in [("n1", 2), ("n2", 1)] {
+        store.give_up_lease(LOG, node, &run("t"), epoch).await.unwrap();
+        assert!(claim(&store, "n1", &["agent"], &[]).await.is_empty(), "{node} {epoch} is not who holds it");
+    }
+    store.give_up_lease(LOG, "n1", &run("t"), 1).await.unwrap();
+    assert_eq!(claim(&store, "n1", &["agent"], &[]).await[0].epoch, 2);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn of_many_that_claim_at_once_one_gets_each_tree() {
     let (database, store) = fresh().await;
     for n in 0..20 {
