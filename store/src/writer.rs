@@ -227,6 +227,12 @@ impl Writer {
                     pending.prepared.keys.iter().for_each(|key| key.set_stored());
                     pending.answer(Ok(appended));
                 }
+                // Who holds a lease counts on this append to make safe what it wrote before, text for watchers. That may
+                // be lost with the database's process: it must write both again.
+                None if holds_lease(&pending.prepared) => {
+                    let why = "the connection broke; nothing of the append was recorded";
+                    pending.answer(Err(StoreError::Unavailable(why.to_owned()).into()));
+                }
                 // Nothing in the log tells whether a request without events was executed.
                 None if last_ids(&pending.prepared).next().is_none() => {
                     let why = "the connection broke; whether the lease or command was recorded is unknown";
@@ -317,6 +323,10 @@ fn lacks_partition(error: &sqlx::Error) -> bool {
     // PostgreSQL reports "no partition of relation found for row" as a failed check (23514) that has no name.
     let Some(error) = error.as_database_error() else { return false };
     error.code().is_some_and(|code| code == "23514") && error.constraint().is_none()
+}
+
+fn holds_lease(prepared: &Prepared) -> bool {
+    matches!(prepared.request.lease, LeaseOp::Hold { .. } | LeaseOp::Release { .. })
 }
 
 /// The last event of each write: with it in the log, all of the request is.

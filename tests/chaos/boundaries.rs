@@ -132,7 +132,7 @@ async fn at(world: &World, node: &Node, way: Way, fault: Fault, boundary: usize)
         outcome(&ask, &node.up(), &told.run).await.unwrap_or_else(|wrong| panic!("{context}: {wrong}"))
     })
     .await;
-    check(&told, &seen, &frames).unwrap_or_else(|wrong| panic!("{context}: {wrong}"));
+    check(&ask, &told, &seen, &frames).unwrap_or_else(|wrong| panic!("{context}: {wrong}"));
     struck.check(&context, way.tool, &seen, &world.base.calls()[lines_before..]);
     true
 }

@@ -247,13 +247,16 @@ pub async fn outcome(ask: &Ask, api: &Api, run: &str) -> Result<Option<(Value, V
         }
         frames.extend(Some(frame).filter(|frame| frame.id.is_some()));
     }
+    let Some(total) = total.filter(|total| *total == 0 || frames.last().is_some_and(is_last)) else { return Ok(None) };
     // It begins with how much follows.
-    let whole = total.is_some_and(|total| frames.len() as u64 == total);
-    Ok(whole.then_some((seen, frames)))
+    if frames.len() as u64 != total {
+        return Err(format!("{run}: {} of {total} frames were replayed: {}", frames.len(), names(&frames)));
+    }
+    Ok(Some((seen, frames)))
 }
 
 /// Holds a run to what its client was told. Gives what is wrong.
-pub fn check(told: &Told, seen: &Value, frames: &[Frame]) -> Result<(), String> {
+pub fn check(ask: &Ask, told: &Told, seen: &Value, frames: &[Frame]) -> Result<(), String> {
     let (run, status) = (&told.run, text(&seen["status"]));
     if !is_over(status) {
         return Err(format!("{run} is {status}: stranded"));
@@ -277,7 +280,9 @@ pub fn check(told: &Told, seen: &Value, frames: &[Frame]) -> Result<(), String> 
     if status != "ERROR" {
         for said in [Some(told.text()).filter(|_| told.saw_the_end()), Some(said(frames)).filter(|_| ends == 1)] {
             if said.as_ref().is_some_and(|said| said != content) {
-                return Err(format!("{run}: its frames say {said:?}, and it is {content:?}"));
+                let (live, again) = (names(told.frames.values()), names(frames));
+                let kind = ask.kind;
+                return Err(format!("{run}, {kind:?}, says {said:?}, and it is {content:?}: {live}; again: {again}"));
             }
         }
     }
@@ -288,4 +293,10 @@ pub fn check(told: &Told, seen: &Value, frames: &[Frame]) -> Result<(), String> 
         return Err(format!("{run}: its client was told {answer}, and it is {seen}"));
     }
     Ok(())
+}
+
+/// Frames for messages.
+fn names<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> String {
+    let name = |frame: &Frame| format!("{} {} {}", frame.id.unwrap_or_default(), frame.event, frame.data["content"]);
+    frames.into_iter().map(name).collect::<Vec<_>>().join(", ")
 }

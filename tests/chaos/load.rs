@@ -159,7 +159,7 @@ impl Field {
                 None => None,
             };
             match found {
-                Some(Ok(Some((seen, frames)))) => return check(told, &seen, &frames).map(|()| seen),
+                Some(Ok(Some((seen, frames)))) => return check(ask, told, &seen, &frames).map(|()| seen),
                 Some(Err(wrong)) => return Err(wrong),
                 Some(Ok(None)) | None if Instant::now() < deadline => sleep(Duration::from_millis(200)).await,
                 _ => return Err(format!("{} could not be read for {} s", ask.run, LOOK.as_secs())),

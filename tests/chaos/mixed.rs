@@ -44,7 +44,7 @@ async fn whole_a_mixed_load_survives_its_nodes_and_its_database() {
         workers: 10,
         pause: 2.0..20.0,
         frozen: Duration::from_secs(10),
-        kills: Duration::from_secs(120),
+        kills: Duration::from_secs(number("KILL_EVERY", 120)),
     };
     go(schedule).await;
 }
