@@ -24,6 +24,7 @@ use crate::progress::say;
 const DISK: &str = "size=400m,mode=0755";
 
 #[tokio::test]
+#[ignore = "random: make chaos"]
 async fn a_database_that_stops_under_load_costs_nothing_but_time() {
     let field = Field::new(seed(), Duration::from_secs(3600)).await;
     let outage = async {

@@ -25,6 +25,7 @@ struct Schedule {
 }
 
 #[tokio::test]
+#[ignore = "random: make chaos"]
 async fn a_mixed_load_survives_its_nodes_and_its_database() {
     let schedule = Schedule {
         lasting: Duration::from_secs(20),

@@ -21,6 +21,7 @@ const STILL: Duration = Duration::from_millis(1200);
 const APPENDS: usize = 3;
 
 #[tokio::test]
+#[ignore = "random: make chaos"]
 async fn a_node_that_stands_still_holds_nobody_up() {
     freeze(4).await;
 }

@@ -223,7 +223,9 @@ async fn a_stop_ends_in_any_case() {
     freeze(postgres.as_raw()).unwrap();
     let frozen: Vec<_> = children(postgres.as_raw()).into_iter().chain([postgres.as_raw()]).collect();
     // Some may be ending.
-    frozen.iter().for_each(|pid| drop(freeze(*pid)));
+    for pid in &frozen {
+        let _ = freeze(*pid);
+    }
     let begun = Instant::now();
     let log = server.log_file();
     let ended = timeout(PATIENCE, server.terminate()).await;
