@@ -120,8 +120,10 @@ impl Driver {
 
     async fn run(mut self, mut next: Option<Action>) {
         let mut stumbles = 0;
+        let live = self.live.clone();
         let left = loop {
-            match self.go(next.take()).await {
+            let gone = live.lost.run_until_cancelled(self.go(next.take())).await;
+            match gone.unwrap_or(Err(Exit::Moved)) {
                 Ok(()) => break Left::Finished(Arc::new(self.state.clone())),
                 Err(Exit::Moved) => break Left::Moved,
                 Err(error) => {
@@ -137,8 +139,9 @@ impl Driver {
                 }
             }
         };
-        // What is left now is made from events, and can be made again from them.
-        if self.engine.frames.flush(&self.live).await.is_err() {
+        // What is left now is made from events, and can be made again from them. What a node without the lease says is
+        // not the run's any more.
+        if !live.lost.is_cancelled() && self.engine.frames.flush(&self.live).await.is_err() {
             tracing::debug!(run = %self.live.run_id, "the last frames were not written");
         }
         let key = (self.live.log, self.live.run_id.clone());

@@ -25,6 +25,10 @@ pub(crate) struct LiveRun {
     pub log: LogId,
     pub run_id: RunId,
     pub hub: Hub,
+    /// The lease it is worked on under.
+    pub epoch: u64,
+    /// Fires when the lease is found to be another's: a run that waits appends nothing, and would not notice.
+    pub lost: CancellationToken,
     /// Fires when a request to cancel is in the log.
     pub cancelled: CancellationToken,
     /// Rung when the session may have become free.
@@ -38,11 +42,13 @@ pub(crate) struct LiveRun {
 
 impl LiveRun {
     /// A run that was just accepted or taken over.
-    pub fn new(log: LogId, hub: Hub) -> Arc<Self> {
+    pub fn new(log: LogId, epoch: u64, hub: Hub) -> Arc<Self> {
         Arc::new(Self {
             log,
             run_id: hub.meta.run_id.clone(),
             hub,
+            epoch,
+            lost: CancellationToken::new(),
             cancelled: CancellationToken::new(),
             turn: Notify::new(),
             closing: watch::Sender::new(false),

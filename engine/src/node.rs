@@ -112,7 +112,7 @@ pub(crate) async fn record_configs(inner: &Arc<Inner>, registry: &Registry) -> R
 async fn live(inner: Arc<Inner>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut lost = HashSet::new();
+    let mut lost = Lost::default();
     for beat in 1_u32.. {
         tokio::select! {
             _ = tick.tick() => {}
@@ -170,27 +170,50 @@ async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> Result<(), E
     tracing::info!(run = %lease.tree, epoch = lease.epoch, "took a run over");
     let kept = state.keeps_frames() || !inner.store.frames().read(log, &lease.tree, None, 1).await?.is_empty();
     let hub = Hub::new(Arc::new(meta), (lease.epoch - 1) * EPOCH_FRAMES, kept);
-    let live = LiveRun::new(log, hub);
+    let live = LiveRun::new(log, lease.epoch, hub);
     let key = (log, lease.tree.clone());
-    inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
+    let before = inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
+    // Of an earlier lease, which this node had lost without knowing it.
+    before.iter().for_each(|before| before.lost.cancel());
     let agent = inner.registry().pinned(config, &accepted.config_hash);
     let driver = Driver::new(inner.clone(), live, agent, state, version, lease.epoch);
     inner.spawn(driver.drive_on());
     Ok(())
 }
 
+/// What stood askew at the last look. What was accepted or ended a moment ago does so only once.
+#[derive(Default)]
+struct Lost {
+    /// Leases of this node without a run.
+    leases: HashSet<(RunId, u64)>,
+    /// Runs of this node without their lease.
+    runs: HashSet<(RunId, u64)>,
+}
+
 /// Gives up leases that this node holds and does not work on, for the next claim: it never heard that it has them, because
-/// the database's answer was lost, or could not read the run when it did. `seen` are those that stood so at the last look;
-/// a run that was accepted a moment ago is not among them.
-async fn let_go_of_lost(inner: &Arc<Inner>, seen: &mut HashSet<(RunId, u64)>) -> Result<(), StoreError> {
+/// the database's answer was lost, or could not read the run when it did. And lets runs go whose lease another node took
+/// while this one stood still.
+async fn let_go_of_lost(inner: &Arc<Inner>, seen: &mut Lost) -> Result<(), StoreError> {
     let log = LogId::DEFAULT;
-    let held = inner.store.leases_of(log, &inner.node_id).await?;
-    let lost: HashSet<_> = held.into_iter().filter(|(run, _)| inner.live(log, run).is_none()).collect();
-    for (run, epoch) in lost.intersection(seen) {
+    // Taken before the leases are read: what is accepted in between has its lease by then, or is not among these.
+    let live: Vec<Arc<LiveRun>> = inner.runs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    let held: HashSet<_> = inner.store.leases_of(log, &inner.node_id).await?.into_iter().collect();
+    let leases: HashSet<_> = held.iter().filter(|(run, _)| inner.live(log, run).is_none()).cloned().collect();
+    for (run, epoch) in leases.intersection(&seen.leases) {
         tracing::warn!(%run, epoch, "this node holds a run that it does not work on; it is taken over anew");
         inner.store.give_up_lease(log, &inner.node_id, run, *epoch).await?;
     }
-    *seen = lost;
+    let name = |live: &LiveRun| (live.run_id.clone(), live.epoch);
+    let (mut runs, mut still) = (HashSet::new(), live);
+    still.retain(|live| !held.contains(&name(live)));
+    for live in still {
+        if seen.runs.contains(&name(&live)) {
+            tracing::warn!(run = %live.run_id, epoch = live.epoch, "another node took a run over; it is let go here");
+            live.lost.cancel();
+        }
+        runs.insert(name(&live));
+    }
+    *seen = Lost { leases, runs };
     Ok(())
 }
 

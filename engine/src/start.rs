@@ -240,7 +240,7 @@ impl Start<'_> {
                 shown.evolve(event);
                 hub.push(shown.updated_ms / 1000, frames_of(event, &shown).1);
             }
-            let live = LiveRun::new(self.log, hub);
+            let live = LiveRun::new(self.log, 1, hub);
             let key = (self.log, self.run_id.clone());
             self.inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
             let mut driver = Driver::new(self.inner.clone(), live, self.agent.clone(), state, version, 1);

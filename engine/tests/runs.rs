@@ -498,6 +498,24 @@ async fn a_recorded_outcome_is_never_repeated_and_watchers_see_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_is_let_go_when_another_node_has_taken_it_over() {
+    let world = World::new().await;
+    let still = world.engine().await;
+    world.script([Turn::Hold("first"), Turn::Say("over there")]);
+    let run = run(&still, start("go", "s")).await;
+    until("the model is called", async || world.model.requests.lock().unwrap().len() == 1).await;
+    // To the others it seemed dead: it stood still, and notices nothing when it goes on, for it appends nothing.
+    world.store.declare_dead(still.node_id()).await.unwrap();
+    let next = world.engine().await;
+    assert_eq!(ended(&next, &run).await.content(), "over there");
+    until("the run is let go", async || still.run_count() == 0).await;
+    assert_eq!(ended(&still, &run).await.content(), "over there");
+    still.shutdown().await;
+    next.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_comes_after_a_watch_began_does_not_count_as_missed() {
     let world = World::new().await;
     let engine = world.engine().await;

@@ -7,19 +7,22 @@ use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+/// A process is its number and when it began: numbers are given again.
 const WATCH: &str = r#"
 trap '' INT TERM HUP
-pids=" " mounts="" dirs=""
+began() { cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null; }
+lives() { kill -0 "${1%%:*}" && [ "$(began "${1%%:*}")" = "${1#*:}" ]; }
+pids="" mounts="" dirs=""
 while read -r what name; do
   case $what in
-    started) pids="$pids$name " ;;
-    ended) case "$pids" in *" $name "*) pids="${pids%% $name *} ${pids#* $name }" ;; esac ;;
+    started) pids="$pids $name:$(began "$name")" ;;
+    ended) left=""; for pid in $pids; do [ "${pid%%:*}" = "$name" ] || left="$left $pid"; done; pids=$left ;;
     mounted) mounts="$mounts $name" ;;
     made) dirs="$dirs $name" ;;
   esac
 done
-for pid in $pids; do kill -9 "$pid"; done
-for pid in $pids; do while kill -0 "$pid"; do sleep 0.1; done; done
+for pid in $pids; do lives "$pid" && kill -9 "${pid%%:*}"; done
+for pid in $pids; do while lives "$pid"; do sleep 0.1; done; done
 for dir in $mounts; do umount -l "$dir"; done
 for dir in $dirs; do rm -rf "$dir"; done
 "#;

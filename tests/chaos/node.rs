@@ -11,6 +11,17 @@ use crate::guardian;
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.get_mut().take() {
+            let pid = server.pid();
+            // Killed with that.
+            drop(server);
+            guardian::ended(pid);
+        }
+    }
+}
+
 /// Everything around the nodes.
 pub struct World {
     /// The model, the directory, the tools' files.

@@ -154,9 +154,15 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if let Some(pid) = self.child.as_ref().and_then(Child::id) {
-            // The guardian waits for its end and removes its data.
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGQUIT);
+        let Some(mut child) = self.child.take() else { return };
+        let Some(pid) = child.id() else { return };
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGQUIT);
+        // It needs a moment; should it need more, the guardian ends it.
+        for _ in 0..100 {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                return guardian::ended(pid);
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
