@@ -18,7 +18,7 @@ test:
 bench:
 	@scripts/install-build-tools.sh
 	@scripts/install-postgres.sh
-	cargo build --locked --release --package daybook --bin daybook --package daybook-bench
+	cargo build --locked --release --package daybook --package daybook-bench --bin daybook --bin daybook-bench
 	@exec "$${CARGO_TARGET_DIR:-target}/release/daybook-bench" table $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 		--json "$${CARGO_TARGET_DIR:-target}/bench.json"
 

@@ -14,6 +14,7 @@ use daybook_domain::redact::Redactor;
 use daybook_domain::run::{RunState, RunStatus};
 use daybook_store::Store;
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -143,6 +144,7 @@ impl Engine {
             abandoned: CancellationToken::new(),
             configs: Cache::new(10_000),
             ended: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
                 .weigher(|_, messages: &Arc<Vec<Message>>| weigh(messages))
                 .max_capacity(64 << 20)
                 .build(),

@@ -7,6 +7,7 @@ use daybook_domain::ids::{LogId, SessionId, StreamId};
 use daybook_domain::session::{SessionEvent, SessionState};
 use daybook_store::{Store, StoreError, Subject};
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The shape of [`SessionState`] in snapshots; a change of the fold counts it up and old snapshots are ignored.
@@ -42,7 +43,9 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub fn new(store: Store) -> Self {
-        Self { store, known: Cache::new(20_000) }
+        // A session that just began is needed again in a moment: what was used last stays.
+        let known = Cache::builder().eviction_policy(EvictionPolicy::lru()).max_capacity(20_000).build();
+        Self { store, known }
     }
 
     /// The session's fold, as far as known, for this task alone until it lets go.

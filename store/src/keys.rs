@@ -4,12 +4,15 @@
 //! first that arrives and refuses requests that used another.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use daybook_domain::{LogId, SessionId, UserId};
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -49,6 +52,12 @@ impl DataKey {
 struct UserKey {
     id: Uuid,
     sealer: Sealer,
+}
+
+/// What was used last stays: a session that just began is needed again in a moment, and moka's usual policy would rather
+/// keep what was used often.
+fn cache<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static>(most: u64) -> Cache<K, V> {
+    Cache::builder().eviction_policy(EvictionPolicy::lru()).max_capacity(most).time_to_live(REMEMBERED).build()
 }
 
 /// Finds, makes and forgets keys.
@@ -92,9 +101,7 @@ impl Keyring {
         if master.open("master-check", &check).as_deref() != Some(CHECK) {
             return Err(StoreError::WrongMasterKey);
         }
-        let users = Cache::builder().max_capacity(CACHED_USERS).time_to_live(REMEMBERED).build();
-        let sessions = Cache::builder().max_capacity(CACHED_SESSIONS).time_to_live(REMEMBERED).build();
-        let ids = Cache::builder().max_capacity(CACHED_SESSIONS).time_to_live(REMEMBERED).build();
+        let (users, sessions, ids) = (cache(CACHED_USERS), cache(CACHED_SESSIONS), cache(CACHED_SESSIONS));
         Ok(Self { pool, master, users, sessions, ids })
     }
 
@@ -178,16 +185,28 @@ impl Keyring {
             return Ok(keys);
         }
         let rows: Vec<KeyRow> = sqlx::query_as(
+            // One look-up by its whole key for each, whatever is known of the table: as a join, or with another condition,
+            // it may become a walk over all keys of the log.
             "SELECT s.key_id, s.name, s.owner, s.wrapped, u.key_id AS owner_key, u.wrapped AS owner_wrapped \
-             FROM keys s JOIN keys u ON u.log_id = s.log_id AND u.kind = 'user' AND u.name = s.owner \
-             WHERE s.log_id = $1 AND s.kind = 'session' AND s.key_id = ANY ($2)",
+             FROM unnest($2) AS wanted (id), \
+                 LATERAL (SELECT k.* FROM keys k WHERE k.log_id = $1 AND k.key_id = wanted.id OFFSET 0) AS s, \
+                 LATERAL (SELECT o.* FROM keys o \
+                     WHERE o.log_id = $1 AND o.kind = 'user' AND o.name = s.owner OFFSET 0) AS u \
+             WHERE s.kind = 'session'",
         )
         .bind(log.0)
         .bind(&missing)
         .fetch_all(&self.pool)
         .await?;
+        let mut owners: HashMap<Uuid, Sealer> = HashMap::new();
         for row in rows {
-            let key = Arc::new(self.unwrap_row(log, row)?);
+            let owner = match owners.entry(row.owner_key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    new.insert(self.unwrap_user(log, &row.owner, row.owner_key, &row.owner_wrapped)?)
+                }
+            };
+            let key = Arc::new(unwrap_row(log, row, owner)?);
             keys.insert(key.id, Some(key));
         }
         for id in missing {
@@ -253,7 +272,9 @@ impl Keyring {
         .bind(session.as_str())
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|row| self.unwrap_row(log, row).map(Arc::new)).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let owner = self.unwrap_user(log, &row.owner, row.owner_key, &row.owner_wrapped)?;
+        unwrap_row(log, row, &owner).map(|key| Some(Arc::new(key)))
     }
 
     async fn make(&self, log: LogId, subject: &Subject) -> Result<DataKey, StoreError> {
@@ -309,23 +330,23 @@ impl Keyring {
         open_key(&self.master, &user_place(log, owner, id), wrapped)?
             .ok_or_else(|| StoreError::Tampered(format!("the key of user {owner:?}")))
     }
+}
 
-    fn unwrap_row(&self, log: LogId, row: KeyRow) -> Result<DataKey, StoreError> {
-        let user = self.unwrap_user(log, &row.owner, row.owner_key, &row.owner_wrapped)?;
-        let damaged = || StoreError::Tampered(format!("the key of session {:?}", row.name));
-        let session = SessionId::parse(row.name.clone()).map_err(|_| damaged())?;
-        let place = session_place(log, &session, row.key_id);
-        let sealer = open_key(&user, &place, &row.wrapped)?.ok_or_else(damaged)?;
-        Ok(DataKey {
-            id: row.key_id,
-            subject: Subject { session, user: UserId::parse(row.owner.clone()).ok() },
-            owner: row.owner,
-            owner_key: row.owner_key,
-            wrapped: row.wrapped,
-            sealer,
-            stored: AtomicBool::new(true),
-        })
-    }
+/// A session's key under its user's.
+fn unwrap_row(log: LogId, row: KeyRow, owner: &Sealer) -> Result<DataKey, StoreError> {
+    let damaged = || StoreError::Tampered(format!("the key of session {:?}", row.name));
+    let session = SessionId::parse(row.name.clone()).map_err(|_| damaged())?;
+    let place = session_place(log, &session, row.key_id);
+    let sealer = open_key(owner, &place, &row.wrapped)?.ok_or_else(damaged)?;
+    Ok(DataKey {
+        id: row.key_id,
+        subject: Subject { session, user: UserId::parse(row.owner.clone()).ok() },
+        owner: row.owner,
+        owner_key: row.owner_key,
+        wrapped: row.wrapped,
+        sealer,
+        stored: AtomicBool::new(true),
+    })
 }
 
 fn open_key(under: &Sealer, place: &str, wrapped: &[u8]) -> Result<Option<Sealer>, StoreError> {
