@@ -209,6 +209,9 @@ pub async fn read(options: ReadOptions) -> Result<(), Error> {
 /// The options of `daybook-bench post`.
 #[derive(Debug, Args)]
 pub struct PostOptions {
+    /// Only this view, such as `runs`; all at once unless said
+    #[arg(long)]
+    view: Option<String>,
     /// Seconds after which it is given up
     #[arg(long, default_value_t = 120.0)]
     patience: f64,
@@ -225,16 +228,20 @@ pub struct Posted {
     pub cpu_seconds: f64,
 }
 
-/// Posts all views from their checkpoints to the head as it is now, and prints how long each took.
+/// Posts the views from their checkpoints to the head as it is now, and prints how long each took.
 pub async fn post(options: PostOptions) -> Result<(), Error> {
     let store = open().await?;
     let events = store.head(LOG).await?;
     let begun = Instant::now();
-    let runner = Runner::start(store.clone(), LOG);
+    let wanted = |name: &str| options.view.as_deref().is_none_or(|view| view == name);
+    let runner = Runner::start_some(store.clone(), LOG, wanted);
     let mut views: Vec<(String, f64)> = Vec::new();
     loop {
         let all = runner.status().await?;
         let count = all.len();
+        if count == 0 {
+            return Err(Error::Missing(format!("there is no view {:?}", options.view.unwrap_or_default())));
+        }
         let seconds = begun.elapsed().as_secs_f64();
         for view in all {
             if let Some(why) = view.stopped.or(view.parked.first().map(|(stream, why)| format!("{stream}: {why}"))) {

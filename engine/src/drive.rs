@@ -122,7 +122,7 @@ impl Driver {
         let mut stumbles = 0;
         let live = self.live.clone();
         let left = loop {
-            let gone = live.lost.run_until_cancelled(self.go(next.take())).await;
+            let gone = live.lost.run_until_cancelled(Box::pin(self.go(next.take()))).await;
             match gone.unwrap_or(Err(Exit::Moved)) {
                 Ok(()) => break Left::Finished(Arc::new(self.state.clone())),
                 Err(Exit::Moved) => break Left::Moved,
@@ -133,15 +133,20 @@ impl Driver {
                     if self.pause_for(Duration::from_secs(1)).await {
                         break Left::Moved;
                     }
-                    if stumbles >= MAX_STUMBLES && self.give_up(&error).await {
+                    if stumbles >= MAX_STUMBLES && Box::pin(self.give_up(&error)).await {
                         break Left::Finished(Arc::new(self.state.clone()));
                     }
                 }
             }
         };
+        Box::pin(self.leave(left)).await;
+    }
+
+    /// The run is no longer driven here.
+    async fn leave(&mut self, left: Left) {
         // What is left now is made from events, and can be made again from them. What a node without the lease says is
         // not the run's any more.
-        if !live.lost.is_cancelled() && self.engine.frames.flush(&self.live).await.is_err() {
+        if !self.live.lost.is_cancelled() && self.engine.frames.flush(&self.live).await.is_err() {
             tracing::debug!(run = %self.live.run_id, "the last frames were not written");
         }
         let key = (self.live.log, self.live.run_id.clone());
@@ -182,35 +187,40 @@ impl Driver {
         tokio::time::timeout(time, self.engine.stopping.cancelled()).await.is_ok()
     }
 
+    /// A run spends its life waiting for its model. What it does before and after is boxed, so that only what is going on
+    /// takes room: many runs are open at once.
     async fn go(&mut self, first: Option<Action>) -> Result<(), Exit> {
         let mut action = match first {
             Some(action) => action,
-            None => {
-                self.catch_up().await?;
-                if !self.opened {
-                    self.open_epoch().await?;
-                }
-                self.advance(Vec::new(), Vec::new()).await?
-            }
+            None => Box::pin(self.take_up()).await?,
         };
         loop {
             action = match action {
                 Action::Model(call) => {
                     let facts = Box::pin(self.call_model(*call)).await?;
-                    self.advance(facts, Vec::new()).await?
+                    Box::pin(self.advance(facts, Vec::new())).await?
                 }
                 Action::Tools(starts) => {
-                    self.start_tools(starts).await;
-                    self.await_tool().await?
+                    Box::pin(self.start_tools(starts)).await;
+                    Box::pin(self.await_tool()).await?
                 }
-                Action::AwaitTools => self.await_tool().await?,
+                Action::AwaitTools => Box::pin(self.await_tool()).await?,
                 Action::AwaitTurn => {
-                    self.await_turn().await?;
-                    self.advance(Vec::new(), Vec::new()).await?
+                    Box::pin(self.await_turn()).await?;
+                    Box::pin(self.advance(Vec::new(), Vec::new())).await?
                 }
                 Action::Stop => return Ok(()),
             }
         }
+    }
+
+    /// Finds out where a run that was taken over stands, and what comes next.
+    async fn take_up(&mut self) -> Result<Action, Exit> {
+        self.catch_up().await?;
+        if !self.opened {
+            self.open_epoch().await?;
+        }
+        self.advance(Vec::new(), Vec::new()).await
     }
 
     /// Waits until the session lets the run go, or the run is cancelled.

@@ -1,6 +1,6 @@
 //! Hears what other nodes wrote that concerns runs here: requests to cancel them, and sessions that became free.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -61,19 +61,20 @@ fn cancel(live: &Arc<LiveRun>) {
 
 /// Rings up the runs here whose turn it is; the others are not woken for every run that goes before them.
 async fn ring(inner: &Inner, log: LogId, freed: HashSet<SessionId>) {
-    for session in freed {
-        let waiting: Vec<Arc<LiveRun>> = {
-            let runs = inner.runs.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_session = runs.values().filter(|live| live.hub.meta.session_id == session);
-            of_session.filter(|live| live.is_waiting()).cloned().collect()
-        };
-        if waiting.is_empty() {
-            continue;
+    if freed.is_empty() {
+        return;
+    }
+    let mut waiting: HashMap<SessionId, Vec<Arc<LiveRun>>> = HashMap::new();
+    for live in inner.runs.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        if live.is_waiting() && freed.contains(&live.hub.meta.session_id) {
+            waiting.entry(live.hub.meta.session_id.clone()).or_default().push(live.clone());
         }
+    }
+    for (session, runs) in waiting {
         let mut known = inner.sessions.lock(log, &session).await;
         if let Err(error) = inner.sessions.refresh(log, &session, &mut known).await {
             tracing::debug!(%session, %error, "a session was not read; its next run looks for itself");
         }
-        waiting.iter().filter(|live| known.state.may_run(&live.run_id)).for_each(|live| live.turn.notify_one());
+        runs.iter().filter(|live| known.state.may_run(&live.run_id)).for_each(|live| live.turn.notify_one());
     }
 }

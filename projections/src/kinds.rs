@@ -14,9 +14,14 @@ pub(crate) fn of(event: &DomainEvent) -> &'static str {
     }
 }
 
+/// Every type of this program's aggregates.
+pub(crate) fn known() -> impl Iterator<Item = &'static str> {
+    [RunEvent::KINDS, SessionEvent::KINDS, ComponentEvent::KINDS].into_iter().flatten().map(|(kind, _)| *kind)
+}
+
 /// Whether some aggregate of this program has the type.
 pub(crate) fn is_known(kind: &str) -> bool {
-    is_run(kind) || is_session(kind) || has(ComponentEvent::KINDS, kind)
+    known().any(|known| known == kind)
 }
 
 /// Whether it is a run's.

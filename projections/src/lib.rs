@@ -1,6 +1,7 @@
 //! The views posted from the log, their queries, and the one runner that posts them. A view holds nothing that the log
 //! does not: it can be dropped and posted again. Reads wait for the view to reach the log's head; writes never wait.
 
+mod batch;
 mod error;
 mod kinds;
 mod lead;

@@ -7,14 +7,14 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daybook_domain::event::DecodeError;
 use daybook_domain::{LogId, StreamId};
-use daybook_store::{RawRecorded, Recorded, Store, StoreError};
+use daybook_store::{Entry, Store, StoreError};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::{Batch, Reader, earliest, is_unreadable};
 use crate::error::{ApplyError, PostError};
 use crate::kinds;
 use crate::lead::{self, lock_key};
@@ -22,10 +22,8 @@ use crate::parked::{self, Parked};
 use crate::progress::{Progress, Served};
 use crate::projection::{Projection, Scope};
 
-/// The most events applied in one transaction.
-const BATCH: usize = 1000;
 /// How long new events may gather before they are applied, unless a reader waits for them.
-const LINGER: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_millis(40);
 
 /// Views can be posted again: a crash of the database may lose the last moments of them. It loses their checkpoints
 /// alike. And rows are looked up by their keys, whatever is known or not yet known of the tables.
@@ -51,18 +49,6 @@ struct Place {
     position: u64,
     ready: bool,
     parked: HashSet<StreamId>,
-}
-
-/// A batch as it is to be applied.
-struct Batch {
-    /// The wanted events that can be read, of streams that are not parked.
-    events: Vec<Recorded>,
-    /// Streams that cannot be read on.
-    faults: Vec<Parked>,
-    /// The position the batch reaches.
-    until: u64,
-    /// Why the projection stops there.
-    stops: Option<PostError>,
 }
 
 /// Says that this node leads, until dropped.
@@ -99,17 +85,31 @@ impl<P: Projection> Poster<P> {
         let mut place = self.open(db).await?;
         tracing::info!(projection = P::NAME, log = %self.log, position = place.position, "posting");
         self.retry_parked(&mut place).await?;
+        let reader = Reader::new(&self.store, self.log, P::wants);
         while !self.stop.is_cancelled() {
-            let raws = self.store.read_raw_after(self.log, place.position, BATCH).await?;
-            let caught_up = raws.len() < BATCH;
-            if let Some(last) = raws.last().map(|raw| raw.position) {
-                self.post(&mut place, raws, last).await?;
-            }
-            if caught_up {
+            let known = self.store.head(self.log).await?;
+            self.post_until(&reader, &mut place, known).await?;
+            if place.position >= known {
                 self.ready(&mut place).await?;
                 self.trouble.send_replace(None);
                 self.wait(&mut head, &mut place).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Posts up to `head`. While one batch is applied the next one is read: one takes the database's time, the other
+    /// this program's.
+    async fn post_until(&self, reader: &Reader<'_>, place: &mut Place, head: u64) -> Result<(), PostError> {
+        let mut next = reader.read(place.position, head).await?;
+        while let Some(batch) = next.take() {
+            let until = batch.until;
+            let (posted, read) = tokio::join!(self.post(place, batch), reader.read(until, head));
+            posted?;
+            if self.stop.is_cancelled() {
+                break;
+            }
+            next = read?;
         }
         Ok(())
     }
@@ -237,8 +237,8 @@ impl<P: Projection> Poster<P> {
     }
 
     /// Applies a batch and moves the checkpoint, all or nothing.
-    async fn post(&self, place: &mut Place, raws: Vec<RawRecorded>, last: u64) -> Result<(), PostError> {
-        let mut batch = self.sort_out(&place.parked, raws, last).await?;
+    async fn post(&self, place: &mut Place, mut batch: Batch) -> Result<(), PostError> {
+        batch.leave_out(&place.parked);
         if batch.until > place.position {
             let mut tx = self.begin(place, batch.until).await?;
             match P::apply(&mut tx, self.scope(), &batch.events).await {
@@ -289,63 +289,13 @@ impl<P: Projection> Poster<P> {
         if moved.rows_affected() == 1 { Ok(tx) } else { Err(PostError::Overtaken) }
     }
 
-    /// Reads the wanted events. A stream that cannot be read on is a fault; an unknown type ends the batch before it.
-    async fn sort_out(
-        &self,
-        parked: &HashSet<StreamId>,
-        mut raws: Vec<RawRecorded>,
-        last: u64,
-    ) -> Result<Batch, PostError> {
-        let mut batch = Batch { events: Vec::new(), faults: Vec::new(), until: last, stops: None };
-        if let Some(at) = raws.iter().position(|raw| !kinds::is_known(&raw.kind)) {
-            let (kind, position) = (raws[at].kind.clone(), raws[at].position);
-            batch.until = position - 1;
-            batch.stops = Some(PostError::UnknownType { kind, position });
-            raws.truncate(at);
-        }
-        raws.retain(|raw| P::wants(&raw.kind) && !parked.contains(&raw.stream));
-        let places: Vec<_> = raws.iter().map(|raw| (raw.stream.clone(), raw.version, raw.position)).collect();
-        let decoded = match self.store.decode_all(raws).await {
-            // A damaged key spoils the common look-up: ask one by one, so that only its own events suffer.
-            Err(error) if is_unreadable(&error) => self.decode_apart(&places).await?,
-            decoded => decoded?,
-        };
-        let mut faulty = HashSet::new();
-        for ((stream, version, position), decoded) in places.into_iter().zip(decoded) {
-            match decoded {
-                _ if faulty.contains(&stream) => {}
-                Ok(recorded) => batch.events.push(recorded),
-                Err(error) if is_unreadable(&error) => {
-                    faulty.insert(stream.clone());
-                    batch.faults.push(Parked { stream, version, position, error: error.to_string() });
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(batch)
-    }
-
-    /// Reads the events at these places again and decodes each by itself.
-    async fn decode_apart(
-        &self,
-        places: &[(StreamId, u64, u64)],
-    ) -> Result<Vec<Result<Recorded, StoreError>>, PostError> {
-        let mut decoded = Vec::with_capacity(places.len());
-        for (_, _, position) in places {
-            for raw in self.store.read_raw_after(self.log, position - 1, 1).await? {
-                decoded.push(self.store.decode(raw).await);
-            }
-        }
-        Ok(decoded)
-    }
-
     /// Applies stream by stream, so that the ones at fault hurt no other.
     async fn apply_apart(
         &self,
         tx: &mut Transaction<'_, Postgres>,
-        events: Vec<Recorded>,
+        events: Vec<Entry>,
     ) -> Result<Vec<Parked>, PostError> {
-        let mut streams: Vec<Vec<Recorded>> = Vec::new();
+        let mut streams: Vec<Vec<Entry>> = Vec::new();
         let mut place: HashMap<StreamId, usize> = HashMap::new();
         for event in events {
             let at = *place.entry(event.stream.clone()).or_insert(streams.len());
@@ -370,7 +320,7 @@ impl<P: Projection> Poster<P> {
     }
 
     /// Applies the events, or nothing of them.
-    async fn apply_one(&self, tx: &mut Transaction<'_, Postgres>, events: &[Recorded]) -> Result<(), ApplyError> {
+    async fn apply_one(&self, tx: &mut Transaction<'_, Postgres>, events: &[Entry]) -> Result<(), ApplyError> {
         let mut savepoint = tx.begin().await?;
         match P::apply(&mut savepoint, self.scope(), events).await {
             Ok(()) => Ok(savepoint.commit().await?),
@@ -394,11 +344,12 @@ impl<P: Projection> Poster<P> {
     }
 
     async fn retry_stream(&self, place: &mut Place, stream: &StreamId, version: u64) -> Result<bool, PostError> {
-        let mut events = match self.store.read_stream(self.log, stream, version.saturating_sub(1)).await {
-            Ok(events) => events,
+        let read = match self.store.read_stream(self.log, stream, version.saturating_sub(1)).await {
+            Ok(read) => read,
             Err(error) if is_unreadable(&error) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
+        let mut events: Vec<Entry> = read.into_iter().map(Entry::from).collect();
         // What lies behind the checkpoint comes with its batch.
         events.retain(|event| event.position <= place.position && P::wants(kinds::of(&event.event)));
         let position = place.position;
@@ -412,27 +363,4 @@ impl<P: Projection> Poster<P> {
         tx.commit().await?;
         Ok(true)
     }
-}
-
-/// Whether the stored event itself is at fault.
-fn is_unreadable(error: &StoreError) -> bool {
-    match error {
-        StoreError::Decode { source, .. } => !matches!(source, DecodeError::UnknownType(_)),
-        StoreError::Tampered(_) | StoreError::Invalid(_) => true,
-        _ => false,
-    }
-}
-
-/// One fault per stream, the earliest.
-fn earliest(faults: impl Iterator<Item = Parked>) -> Vec<Parked> {
-    let mut by_stream: HashMap<StreamId, Parked> = HashMap::new();
-    for fault in faults {
-        match by_stream.get(&fault.stream) {
-            Some(known) if known.position <= fault.position => {}
-            _ => {
-                by_stream.insert(fault.stream.clone(), fault);
-            }
-        }
-    }
-    by_stream.into_values().collect()
 }

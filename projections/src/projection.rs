@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use daybook_domain::LogId;
-use daybook_store::Recorded;
+use daybook_store::Entry;
 use sqlx::PgConnection;
 
 use crate::error::ApplyError;
@@ -32,7 +32,7 @@ pub(crate) trait Projection: Send + Sync + 'static {
     fn apply(
         db: &mut PgConnection,
         scope: Scope,
-        events: &[Recorded],
+        events: &[Entry],
     ) -> impl Future<Output = Result<(), ApplyError>> + Send;
 
     /// Deletes all rows of `scope`.

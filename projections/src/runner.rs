@@ -64,8 +64,13 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Starts posting. Must be called inside a tokio runtime.
+    /// Starts posting all views. Must be called inside a tokio runtime.
     pub fn start(store: Store, log: LogId) -> Self {
+        Self::start_some(store, log, |_| true)
+    }
+
+    /// Starts posting the views whose names are wanted: what one costs by itself. Must be called inside a tokio runtime.
+    pub fn start_some(store: Store, log: LogId, wanted: impl Fn(&str) -> bool) -> Self {
         let stop = CancellationToken::new();
         let mut runner = Self {
             store,
@@ -76,13 +81,16 @@ impl Runner {
             stop,
             postings: Vec::new(),
         };
-        runner.post::<Runs>();
-        runner.post::<Sessions>();
+        runner.post::<Runs>(&wanted);
+        runner.post::<Sessions>(&wanted);
         runner.tasks.close();
         runner
     }
 
-    fn post<P: Projection>(&mut self) {
+    fn post<P: Projection>(&mut self, wanted: impl Fn(&str) -> bool) {
+        if !wanted(P::NAME) {
+            return;
+        }
         let (stopped, trouble) = (watch::Sender::new(None), watch::Sender::new(None));
         self.postings.push(Posting {
             name: P::NAME,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use daybook_domain::component::ComponentRef;
 use daybook_domain::run::{RunState, RunStatus};
 use daybook_domain::{DomainEvent, RunId, SessionId, UserId};
-use daybook_store::Recorded;
+use daybook_store::Entry;
 use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
 
 use crate::error::{ApplyError, ViewError};
@@ -64,7 +64,7 @@ impl Projection for Runs {
         kinds::is_run(kind)
     }
 
-    async fn apply(db: &mut PgConnection, scope: Scope, events: &[Recorded]) -> Result<(), ApplyError> {
+    async fn apply(db: &mut PgConnection, scope: Scope, events: &[Entry]) -> Result<(), ApplyError> {
         let mut rows = load(db, scope, events).await?;
         for recorded in events {
             let (DomainEvent::Run(event), Some(run)) = (&recorded.event, recorded.stream.as_run()) else {
@@ -91,11 +91,7 @@ impl Projection for Runs {
 }
 
 /// The rows of the runs that began before this batch.
-async fn load(
-    db: &mut PgConnection,
-    scope: Scope,
-    events: &[Recorded],
-) -> Result<BTreeMap<RunId, Folding>, ApplyError> {
+async fn load(db: &mut PgConnection, scope: Scope, events: &[Entry]) -> Result<BTreeMap<RunId, Folding>, ApplyError> {
     let began: HashMap<_, _> = events.iter().rev().map(|event| (&event.stream, event.version)).collect();
     let old: Vec<String> =
         began.iter().filter(|(_, version)| **version > 1).filter_map(|(s, _)| s.as_run()).map(String::from).collect();

@@ -11,12 +11,17 @@ use crate::kept;
 use crate::keys::{DataKey, Keyring};
 use crate::prepare::{SPILLED, event_place};
 use crate::store::Store;
-use crate::types::{RawRecorded, Recorded, StreamInfo};
+use crate::types::{Entry, RawEntry, RawRecorded, Recorded, StreamInfo};
 
 // The same columns in the same order in each statement: `raw` takes them by number.
 const AFTER: &str = "SELECT log_id, position, stream_id, version, event_id, type, schema_version, payload::text, \
      personal, key_id, leaf_hash, principal, interface, correlation_id, causation_id, occurred_at, recorded_at \
      FROM events WHERE log_id = $1 AND position > $2 AND position <= $3 ORDER BY position";
+
+// Of the types asked for, and of those the asker does not know. `raw_entry` takes the columns by number.
+const ENTRIES: &str = "SELECT position, stream_id, version, event_id, type, schema_version, payload::text, personal, \
+     key_id FROM events WHERE log_id = $1 AND position > $2 AND position <= $3 \
+     AND (type = ANY ($4) OR type <> ALL ($5)) ORDER BY position";
 
 // By its own index whatever the statistics say, and only in the partitions the stream has a part in.
 const STREAM: &str = "SELECT log_id, position, stream_id, version, event_id, type, schema_version, payload::text, \
@@ -38,6 +43,45 @@ impl Store {
     ) -> Result<Vec<Recorded>, StoreError> {
         let raws = raw_stream_from(self.pool(), log, stream, after_version, after_position).await?;
         self.decode_all(raws).await?.into_iter().collect()
+    }
+
+    /// What a view takes of the events after position `from` up to `to`: those of the types it `wants`, and those whose
+    /// types are not among the `known`, of which it must decide what to do. In order, undecoded, without provenance.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn read_entries(
+        &self,
+        log: LogId,
+        (from, to): (u64, u64),
+        wants: &[&str],
+        known: &[&str],
+    ) -> Result<Vec<RawEntry>, StoreError> {
+        let [from, to] = [from, to].map(|position| i64::try_from(position).unwrap_or(i64::MAX));
+        let query = sqlx::query(ENTRIES).bind(log.0).bind(from).bind(to).bind(wants).bind(known);
+        let rows = query.fetch_all(self.pool()).await?;
+        rows.iter().map(|row| raw_entry(row).map_err(StoreError::from)).collect()
+    }
+
+    /// Decodes entries, one result each in the same order, looking their keys up at once.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the keys cannot be looked up.
+    pub async fn decode_entries(
+        &self,
+        log: LogId,
+        raws: Vec<RawEntry>,
+    ) -> Result<Vec<Result<Entry, StoreError>>, StoreError> {
+        let ids: Vec<Uuid> = raws.iter().filter_map(|raw| raw.key_id).collect();
+        let keys = self.keyring().by_ids(log, ids).await?;
+        let mut each = Vec::with_capacity(raws.len());
+        for raw in raws {
+            let key = raw.key_id.and_then(|id| keys.get(&id)).and_then(Option::as_deref);
+            let event = Stored::from((log, &raw)).decode(self.pool(), self.keyring(), key).await;
+            let RawEntry { position, stream, version, .. } = raw;
+            each.push(event.map(|event| Entry { position, stream, version, event }));
+        }
+        Ok(each)
     }
 }
 
@@ -125,6 +169,20 @@ fn raw(row: &PgRow) -> Result<RawRecorded, sqlx::Error> {
     })
 }
 
+fn raw_entry(row: &PgRow) -> Result<RawEntry, sqlx::Error> {
+    Ok(RawEntry {
+        position: row.try_get::<i64, _>(0)? as u64,
+        stream: StreamId::from_log(row.try_get(1)?),
+        version: row.try_get::<i64, _>(2)? as u64,
+        event_id: row.try_get(3)?,
+        kind: row.try_get(4)?,
+        schema_version: row.try_get::<i16, _>(5)? as u16,
+        payload: row.try_get(6)?,
+        personal: row.try_get(7)?,
+        key_id: row.try_get(8)?,
+    })
+}
+
 /// Decodes each, looking up the keys of all at once.
 pub(crate) async fn decode_all(
     pool: &PgPool,
@@ -152,18 +210,7 @@ pub(crate) async fn decode(
     raw: RawRecorded,
     key: Option<&DataKey>,
 ) -> Result<Recorded, StoreError> {
-    let personal = match (&raw.personal, key) {
-        (Some(sealed), Some(key)) => {
-            let text = open(&raw, sealed, key)?;
-            match text.strip_prefix(SPILLED) {
-                None => Some(text),
-                Some(hash) => spilled(pool, keyring, &raw, key, hash).await?,
-            }
-        }
-        _ => None,
-    };
-    let event = DomainEvent::decode(&raw.kind, raw.schema_version, &raw.payload, personal.as_deref())
-        .map_err(|source| StoreError::Decode { position: raw.position, source })?;
+    let event = Stored::from(&raw).decode(pool, keyring, key).await?;
     Ok(Recorded {
         log_id: raw.log_id,
         position: raw.position,
@@ -181,24 +228,79 @@ pub(crate) async fn decode(
     })
 }
 
-fn open(raw: &RawRecorded, sealed: &[u8], key: &DataKey) -> Result<String, StoreError> {
-    let place = event_place(raw.log_id, &raw.stream, raw.event_id);
-    text(raw, key.sealer.open(&place, sealed))
+/// What decoding needs of a stored event.
+struct Stored<'a> {
+    log: LogId,
+    position: u64,
+    stream: &'a StreamId,
+    event_id: Uuid,
+    kind: &'a str,
+    schema_version: u16,
+    payload: &'a str,
+    personal: Option<&'a [u8]>,
 }
 
-/// Large personal values, which stand in a blob; erased with it.
-async fn spilled(
-    pool: &PgPool,
-    keyring: &Keyring,
-    raw: &RawRecorded,
-    key: &DataKey,
-    hash: &str,
-) -> Result<Option<String>, StoreError> {
-    let blob = kept::get_blob(pool, keyring, raw.log_id, &key.subject.session, hash).await?;
-    blob.map(|bytes| text(raw, Some(bytes))).transpose()
+impl<'a> From<&'a RawRecorded> for Stored<'a> {
+    fn from(raw: &'a RawRecorded) -> Self {
+        Self {
+            log: raw.log_id,
+            position: raw.position,
+            stream: &raw.stream,
+            event_id: raw.event_id,
+            kind: &raw.kind,
+            schema_version: raw.schema_version,
+            payload: &raw.payload,
+            personal: raw.personal.as_deref(),
+        }
+    }
 }
 
-fn text(raw: &RawRecorded, bytes: Option<Vec<u8>>) -> Result<String, StoreError> {
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    text.ok_or_else(|| StoreError::Tampered(format!("the event at position {}", raw.position)))
+impl<'a> From<(LogId, &'a RawEntry)> for Stored<'a> {
+    fn from((log, raw): (LogId, &'a RawEntry)) -> Self {
+        Self {
+            log,
+            position: raw.position,
+            stream: &raw.stream,
+            event_id: raw.event_id,
+            kind: &raw.kind,
+            schema_version: raw.schema_version,
+            payload: &raw.payload,
+            personal: raw.personal.as_deref(),
+        }
+    }
+}
+
+impl Stored<'_> {
+    async fn decode(&self, pool: &PgPool, keyring: &Keyring, key: Option<&DataKey>) -> Result<DomainEvent, StoreError> {
+        let personal = match (self.personal, key) {
+            (Some(sealed), Some(key)) => {
+                let place = event_place(self.log, self.stream, self.event_id);
+                let text = self.text(key.sealer.open(&place, sealed))?;
+                match text.strip_prefix(SPILLED) {
+                    None => Some(text),
+                    Some(hash) => self.spilled(pool, keyring, key, hash).await?,
+                }
+            }
+            _ => None,
+        };
+        DomainEvent::decode(self.kind, self.schema_version, self.payload, personal.as_deref())
+            .map_err(|source| StoreError::Decode { position: self.position, source })
+    }
+
+    /// Large personal values, which stand in a blob; erased with it.
+    async fn spilled(
+        &self,
+        pool: &PgPool,
+        keyring: &Keyring,
+        key: &DataKey,
+        hash: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let blob = kept::get_blob(pool, keyring, self.log, &key.subject.session, hash).await?;
+        blob.map(|bytes| self.text(Some(bytes))).transpose()
+    }
+
+    fn text(&self, bytes: Option<Vec<u8>>) -> Result<String, StoreError> {
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        text.ok_or_else(|| StoreError::Tampered(format!("the event at position {}", self.position)))
+    }
 }

@@ -142,6 +142,10 @@ impl Store {
         &self.inner.pool
     }
 
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.inner.keyring
+    }
+
     pub(crate) fn heads(&self) -> &Heads {
         &self.inner.heads
     }

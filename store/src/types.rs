@@ -159,6 +159,49 @@ pub struct Recorded {
     pub leaf_hash: [u8; 32],
 }
 
+/// An event of the log without where it came from: what a view is posted from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its place in the log.
+    pub position: u64,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its place in the stream.
+    pub version: u64,
+    /// What happened.
+    pub event: DomainEvent,
+}
+
+impl From<Recorded> for Entry {
+    fn from(recorded: Recorded) -> Self {
+        let Recorded { position, stream, version, event, .. } = recorded;
+        Self { position, stream, version, event }
+    }
+}
+
+/// An [`Entry`] as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawEntry {
+    /// Its place in the log.
+    pub position: u64,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its place in the stream.
+    pub version: u64,
+    /// Names it everywhere.
+    pub event_id: Uuid,
+    /// Its type.
+    pub kind: String,
+    /// The version of its payload's shape.
+    pub schema_version: u16,
+    /// JSON without personal values.
+    pub payload: String,
+    /// The personal values, encrypted.
+    pub personal: Option<Vec<u8>>,
+    /// The data key they are encrypted with.
+    pub key_id: Option<Uuid>,
+}
+
 /// An event as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawRecorded {

@@ -98,44 +98,61 @@ pub struct OpenModelCall {
 
 /// The fold of a run's stream.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RunState {
     /// The acceptance, once there.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted: Option<RunAccepted>,
     /// Where it stands.
     pub status: RunStatus,
     /// Earlier runs whose messages the model sees, oldest first; fixed by the first model call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<RunId>,
     /// This run's messages: the person's, then the model's and the tools' in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
     /// All tool calls, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolRecord>,
     /// How many model calls were asked for, attempts not counted.
     pub iterations: u32,
     /// The model call without outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub open_call: Option<OpenModelCall>,
     /// The failure of the last model call, which ends the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model_failure: Option<(ErrorKind, String)>,
     /// The request to stop.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<CancelRequested>,
     /// What a paused run waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requirements: Vec<Requirement>,
     /// What ended it badly, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<(ErrorKind, String)>,
     /// Why it was cancelled, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel_reason: Option<String>,
     /// How far it was when cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel_stage: Option<RunStage>,
     /// What the model had said when it was cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub partial: Option<String>,
     /// What its model calls cost.
     pub usage: Usage,
     /// Seconds to the first token of the first model call that had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub time_to_first_token: Option<f64>,
     /// What the provider told about the last response.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_data: Option<Value>,
     /// The session's state when the run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub session_state: Option<Map<String, Value>>,
     /// Seconds from acceptance to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub duration: Option<f64>,
     /// The lease's epoch as far as the run knows.
     pub epoch: u64,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use daybook_domain::run::RunEvent;
 use daybook_domain::session::SessionState;
 use daybook_domain::{DomainEvent, SessionId, UserId};
-use daybook_store::Recorded;
+use daybook_store::Entry;
 use sqlx::PgConnection;
 
 use crate::error::ApplyError;
@@ -40,7 +40,7 @@ impl Projection for Sessions {
         kinds::is_session(kind) || kind == "RunAccepted"
     }
 
-    async fn apply(db: &mut PgConnection, scope: Scope, events: &[Recorded]) -> Result<(), ApplyError> {
+    async fn apply(db: &mut PgConnection, scope: Scope, events: &[Entry]) -> Result<(), ApplyError> {
         let mut rows = load(db, scope, events).await?;
         let mut counts = Counts::new();
         for recorded in events {
@@ -105,7 +105,7 @@ fn count(counts: &mut Counts, state: &SessionState) {
 async fn load(
     db: &mut PgConnection,
     scope: Scope,
-    events: &[Recorded],
+    events: &[Entry],
 ) -> Result<BTreeMap<SessionId, Folding>, ApplyError> {
     let new: HashSet<SessionId> =
         events.iter().filter(|event| event.version == 1).filter_map(|event| event.stream.as_session()).collect();

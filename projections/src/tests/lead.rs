@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daybook_store::{Recorded, Store};
+use daybook_store::{Entry, Store};
 use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -139,7 +139,7 @@ impl Projection for LaterRuns {
         Runs::wants(kind)
     }
 
-    async fn apply(db: &mut PgConnection, scope: Scope, events: &[Recorded]) -> Result<(), ApplyError> {
+    async fn apply(db: &mut PgConnection, scope: Scope, events: &[Entry]) -> Result<(), ApplyError> {
         Runs::apply(db, scope, events).await
     }
 

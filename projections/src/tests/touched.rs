@@ -1,7 +1,7 @@
 //! Tables nothing is known of yet: what is looked up by its key touches the rows it is about, and no others.
 
 use daybook_domain::{DomainEvent, StreamId};
-use daybook_store::Recorded;
+use daybook_store::Entry;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::world::*;
@@ -40,8 +40,12 @@ async fn append_all(world: &World, mut writes: Vec<daybook_store::StreamWrite>) 
     }
 }
 
-async fn posted<P: Projection>(db: &mut PgConnection, events: &[Recorded]) {
-    let events: Vec<Recorded> = events.iter().filter(|e| P::wants(crate::kinds::of(&e.event))).cloned().collect();
+async fn entries(world: &World, after: u64) -> Vec<Entry> {
+    world.store.read_after(LOG, after, 10_000).await.unwrap().into_iter().map(Entry::from).collect()
+}
+
+async fn posted<P: Projection>(db: &mut PgConnection, events: &[Entry]) {
+    let events: Vec<Entry> = events.iter().filter(|e| P::wants(crate::kinds::of(&e.event))).cloned().collect();
     for batch in events.chunks(500) {
         P::apply(db, SCOPE, batch).await.unwrap();
     }
@@ -58,7 +62,7 @@ async fn a_batch_touches_the_rows_of_its_streams() {
         writes.push(session_write(&session, vec![created(&session, None, "a", None, NOW + n)]));
     }
     append_all(&world, writes).await;
-    let events = world.store.read_after(LOG, 0, 10_000).await.unwrap();
+    let events = entries(&world, 0).await;
     posted::<Runs>(&mut db, &events).await;
     posted::<Sessions>(&mut db, &events).await;
 
@@ -69,7 +73,7 @@ async fn a_batch_touches_the_rows_of_its_streams() {
         world.append(vec![write(StreamId::run(&run(&format!("r{n}"))), &format!("s{n}"), events)]).await;
         world.append(vec![session_write(&format!("s{n}"), vec![admitted("next", NOW)])]).await;
     }
-    let events = world.store.read_after(LOG, head, 100).await.unwrap();
+    let events = entries(&world, head).await;
     // More often than a statement is planned anew for its parameters.
     for _ in 0..10 {
         let mut tx = db.begin().await.unwrap();

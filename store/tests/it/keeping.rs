@@ -117,3 +117,21 @@ async fn frames_of_past_days_are_dropped() {
     assert_eq!((dropped, after), (1, before));
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_batch_is_read_with_its_own_keys_only() {
+    let (database, store) = fresh().await;
+    for n in 0..300 {
+        store.append(add(&format!("s{n}"), Expected::Version(0), &["hello"])).await.unwrap();
+    }
+    store.close().await;
+    let before = database.touched("keys").await;
+    // A store that has seen none of them yet.
+    let store = database.store().await;
+    let read = store.read_after(LOG, 0, 20).await.unwrap();
+    assert_eq!(read.iter().map(|recorded| &recorded.event).collect::<Vec<_>>(), vec![&said("hello"); 20]);
+    store.close().await;
+    let touched = database.touched("keys").await - before;
+    // Each session's key and its user's.
+    assert!((20..=40).contains(&touched), "{touched} keys of 301 were read for 20 sessions");
+}

@@ -153,3 +153,22 @@ async fn of_many_that_claim_at_once_one_gets_each_tree() {
     store.close().await;
     other.close().await;
 }
+
+#[tokio::test]
+async fn a_release_touches_its_own_lease_only() {
+    let (database, store) = fresh().await;
+    for n in 0..300 {
+        append(&store, take(&format!("t{n}"), "n1", "agent", &[]), n).await.unwrap();
+    }
+    store.close().await;
+    let before = database.touched("leases").await;
+    let store = database.store().await;
+    for n in 0..20 {
+        let release = LeaseOp::Release { tree: run(&format!("t{n}")), node: "n1".to_owned(), epoch: 1 };
+        append(&store, release, 300 + n).await.unwrap();
+    }
+    store.close().await;
+    let touched = database.touched("leases").await - before;
+    // Each is compared with its holder, and found once more to be deleted.
+    assert!((20..=40).contains(&touched), "{touched} leases of 300 were read for 20 releases");
+}

@@ -98,6 +98,22 @@ impl Database {
         StoreOptions::new(self.url(), MasterKey::from_base64(self.key.expose_secret()).unwrap())
     }
 
+    /// How many rows of a table were ever read, from it or by way of an index. All stores must be closed: what a
+    /// connection read is told when it ends.
+    pub async fn touched(&self, table: &str) -> i64 {
+        let mut sql = PgConnection::connect(self.url().expose_secret()).await.unwrap();
+        let others = "SELECT count(*) FROM pg_stat_activity \
+                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut sql).await.unwrap() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let read = "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint \
+                    FROM pg_stat_user_tables WHERE relname = $1";
+        let touched = sqlx::query_scalar(read).bind(table).fetch_one(&mut sql).await.unwrap();
+        sql.close().await.unwrap();
+        touched
+    }
+
     pub async fn store(&self) -> Store {
         Store::open(self.options()).await.unwrap()
     }
