@@ -62,25 +62,32 @@ impl Connection {
     /// Posts, and gives the answer once its head is there; anything but 200 is a failure.
     pub async fn post(&mut self, ask: &Ask) -> Result<Response<Incoming>, Failed> {
         let request = Request::builder().method(Method::POST).uri(&ask.path).header(CONTENT_TYPE, ask.content_type);
-        self.exchange(request, ask.body.clone()).await
+        self.exchange(request, ask.body.clone(), StatusCode::OK).await
+    }
+
+    /// Posts what is only to be accepted, and reads the answer; anything but 202 is a failure.
+    pub async fn submit(&mut self, ask: &Ask) -> Result<(), Failed> {
+        let request = Request::builder().method(Method::POST).uri(&ask.path).header(CONTENT_TYPE, ask.content_type);
+        body_of(self.exchange(request, ask.body.clone(), StatusCode::ACCEPTED).await?).await.map(drop)
     }
 
     /// Gets `path`; anything but 200 is a failure.
     pub async fn get(&mut self, path: &str) -> Result<Response<Incoming>, Failed> {
-        self.exchange(Request::builder().uri(path), Bytes::new()).await
+        self.exchange(Request::builder().uri(path), Bytes::new(), StatusCode::OK).await
     }
 
     async fn exchange(
         &mut self,
         head: hyper::http::request::Builder,
         body: Bytes,
+        expected: StatusCode,
     ) -> Result<Response<Incoming>, Failed> {
         let request = head.header(HOST, self.address.to_string()).body(Full::new(body));
         let request = request.map_err(|error| Failed::Answer(error.to_string()))?;
         let broken = |error: hyper::Error| Failed::Broken(error.to_string());
         self.sender.ready().await.map_err(broken)?;
         let response = self.sender.send_request(request).await.map_err(broken)?;
-        if response.status() == StatusCode::OK {
+        if response.status() == expected {
             return Ok(response);
         }
         let status = response.status();

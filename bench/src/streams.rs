@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use clap::Args;
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
@@ -31,6 +30,9 @@ pub struct Options {
     /// How many
     #[arg(long, default_value_t = 10_000)]
     count: usize,
+    /// How many runs they watch; each starts one of its own unless said
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    runs: Option<u64>,
 }
 
 /// What was opened.
@@ -49,14 +51,14 @@ pub struct Opened {
 /// Opens them, says so with one line of JSON, and holds them until standard input is closed or a signal comes.
 pub async fn run(options: Options) -> Result<(), Error> {
     let begun = Instant::now();
-    let ask = Ask {
-        path: format!("/agents/{}/runs", options.agent),
-        content_type: "application/x-www-form-urlencoded",
-        body: Bytes::from_static(b"message=Hello&stream=true&user_id=alice"),
-    };
+    let own = ask(format!("/agents/{}/runs", options.agent), "message=Hello&stream=true&user_id=alice".to_owned());
+    let mut asks = vec![own];
+    if let Some(runs) = options.runs {
+        asks = futures::future::try_join_all((0..runs).map(|n| background(&options, n))).await?;
+    }
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut opening = JoinSet::new();
-    for _ in 0..options.count {
+    for ask in asks.iter().cycle().take(options.count) {
         opening.spawn(open(options.target, ask.clone(), permits.clone()));
     }
     let (mut held, mut failed, mut why) = (Vec::new(), 0, None);
@@ -75,6 +77,22 @@ pub async fn run(options: Options) -> Result<(), Error> {
         closed = serving::input_closed() => closed,
         asked = serving::asked_to_end() => asked,
     }
+}
+
+fn ask(path: String, form: String) -> Ask {
+    Ask { path, content_type: "application/x-www-form-urlencoded", body: form.into() }
+}
+
+/// Starts a run that nobody watches yet; gives what a watcher of it asks.
+async fn background(options: &Options, number: u64) -> Result<Ask, Error> {
+    let name = format!("bench-{}-{number}", std::process::id());
+    let form = format!("message=Hello&background=true&stream=false&user_id=alice&session_id={name}&run_id={name}");
+    let started = async {
+        let mut connection = Connection::open(options.target).await?;
+        connection.submit(&ask(format!("/agents/{}/runs", options.agent), form)).await
+    };
+    started.await.map_err(|error| Error::Missing(format!("a run could not be started: {error}")))?;
+    Ok(ask(format!("/agents/{}/runs/{name}/resume", options.agent), format!("session_id={name}&user_id=alice")))
 }
 
 /// A stream after its first token; it ends when this is dropped.

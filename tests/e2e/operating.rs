@@ -70,3 +70,36 @@ async fn what_is_said_while_the_database_is_away_is_there_to_resume() {
         assert_eq!(again[1..], frames[..], "what {run}'s watcher saw");
     }
 }
+
+#[tokio::test]
+async fn a_node_that_is_full_says_so_and_refuses_more() {
+    let world = World::new().await;
+    let path = world.dir.path().join("daybook.yaml");
+    let definitions = format!(
+        "server:\n  limits:\n    max_runs: 2\n    shutdown_seconds: 60\nmodels:\n  main:\n    provider: openai\n    id: m\n    \
+         base_url: {}\n    retries: 0\nagents:\n  - id: my-agent\n",
+        world.model.url
+    );
+    std::fs::write(&path, definitions).unwrap();
+    let server = world.serve(&path).await;
+    let script = Script::say(&["a ", "b"]).hold(1, "gate").message();
+    for n in 0..2 {
+        let (session, run) = (format!("s{n}"), format!("r{n}"));
+        let fields = [("message", script.as_str()), ("session_id", &session), ("run_id", &run)];
+        server.api.background("my-agent", &fields).await;
+    }
+    world.model.arrived("gate", 2).await;
+    let answer = server.api.get("/ready").send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers().contains_key(RETRY_AFTER)), (503, true));
+    let full: Value = answer.json().await.unwrap();
+    assert!(text(&full["reasons"][0]).contains("holds 2 runs"), "{full}");
+    let refused = server.api.request("my-agent", &[("message", "Hello"), ("stream", "false")]).send().await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers().contains_key(RETRY_AFTER)), (429, true));
+    world.model.open("gate");
+    for n in 0..2 {
+        server.api.until("my-agent", &format!("r{n}"), &format!("s{n}"), "COMPLETED").await;
+    }
+    let ready = async || (server.api.get("/ready").send().await.unwrap().status() == 200).then_some(());
+    eventually("there is room again", ready).await;
+    assert!(server.terminate().await.success());
+}

@@ -11,8 +11,10 @@ use crate::streams::Opened;
 use crate::world::{Database, Server, World};
 
 const STREAMS: u64 = 10_000;
+/// Runs that are watched by many streams each.
+const RUNS: u64 = 20;
 const STREAMS_MB: f64 = 600.0;
-/// Files beside the streams' connections, of which each run has two: its client's and its model's.
+/// Files beside the streams' connections: each has its client's, and a run has its model's too.
 const OTHER_FILES: u64 = 500;
 /// For what a start leaves running, and for a load to settle.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -40,23 +42,39 @@ pub async fn measure(world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error
     rows.extend(row.map(|row| row.within(Budget::AtMost(300.0))));
     let row = Row::of("memory, idle", "MB", &idle);
     rows.extend(row.map(|row| row.within(Budget::AtMost(60.0))));
-    streams(world, &database, &mock, rows).await?;
+    for watched in [Some(RUNS), None] {
+        streams(world, &database, &mock, watched, rows).await?;
+    }
     mock.child.stop().await;
     Ok(())
 }
 
-async fn streams(world: &World<'_>, database: &Database, mock: &Server, rows: &mut Vec<Row>) -> Result<(), Error> {
-    let count = STREAMS.min(world.files.saturating_sub(OTHER_FILES) / 2);
+/// Streams of `runs` running runs that many watch, or of one run each, which has a connection to its model then.
+async fn streams(
+    world: &World<'_>,
+    database: &Database,
+    mock: &Server,
+    runs: Option<u64>,
+    rows: &mut Vec<Row>,
+) -> Result<(), Error> {
+    let files = if runs.is_some() { 1 } else { 2 };
+    let count = STREAMS.min(world.files.saturating_sub(OTHER_FILES) / files);
     world.say(format!("memory: opening {count} streams"));
     let daybook = world.daybook("daybook", database, mock).await?;
     let cpu = daybook.child.cpu_seconds();
     let (target, number) = (daybook.address.to_string(), count.to_string());
-    let mut streams = world.start("streams", &["--target", &target, "--count", &number])?;
+    let mut arguments = vec!["--target", &target, "--count", &number];
+    let watched = runs.map(|runs| runs.to_string());
+    if let Some(watched) = &watched {
+        arguments.extend(["--runs", watched]);
+    }
+    let mut streams = world.start("streams", &arguments)?;
     let opened: Opened = serde_json::from_str(&streams.line(Duration::from_secs(180)).await?)?;
     let cpu = daybook.child.cpu_seconds() - cpu;
     sleep(SETTLE).await;
     let held = daybook.child.rss_bytes() as f64 / MEGABYTE;
-    let row = Row::of(format!("memory, {} open streams", figure(opened.open as f64)), "MB", &[held]);
+    let of = runs.map_or("one run each".to_owned(), |runs| format!("{runs} running runs"));
+    let row = Row::of(format!("memory, {} open streams of {of}", figure(opened.open as f64)), "MB", &[held]);
     let failed = match &opened.why {
         None => "none failed".to_owned(),
         Some(why) => format!("{} FAILED ({why})", opened.failed),
