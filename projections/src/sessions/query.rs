@@ -84,12 +84,13 @@ pub(crate) fn page_query(scope: Scope, owner: Option<&UserId>, filter: &SessionF
     let mut query = QueryBuilder::new("SELECT state, first_message, seq FROM session_view WHERE ");
     conditions(&mut query, scope, owner, filter);
     query.push(match (filter.sort_by, filter.descending) {
-        (SessionSort::CreatedAt, false) | (SessionSort::Unsorted, _) => " ORDER BY created_at, seq",
+        (SessionSort::CreatedAt, false) => " ORDER BY created_at, seq",
         (SessionSort::CreatedAt, true) => " ORDER BY created_at DESC, seq DESC",
         (SessionSort::UpdatedAt, false) => " ORDER BY updated_at, seq",
         (SessionSort::UpdatedAt, true) => " ORDER BY updated_at DESC, seq DESC",
         (SessionSort::SessionName, false) => " ORDER BY left(name, 200), seq",
         (SessionSort::SessionName, true) => " ORDER BY left(name, 200) DESC, seq DESC",
+        (SessionSort::Unsorted, _) => " ORDER BY seq",
     });
     let skipped = i64::from(filter.page.saturating_sub(1)) * i64::from(filter.limit);
     query.push(" LIMIT ").push_bind(i64::from(filter.limit)).push(" OFFSET ").push_bind(skipped);
