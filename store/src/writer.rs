@@ -98,6 +98,8 @@ impl Writer {
             }
             let batch = select(&mut held);
             self.execute(batch).await;
+            // Who was just answered may have more: it goes with what queued up meanwhile, instead of one batch later.
+            tokio::task::yield_now().await;
         }
     }
 
