@@ -435,3 +435,64 @@ async fn options_reach_the_request() {
     assert_eq!(body["max_tokens"], 77);
     assert_eq!(sent(change, request()).await["max_tokens"], 100, "what the request says counts");
 }
+
+#[tokio::test]
+async fn the_body_is_what_was_asked_and_no_more() {
+    let call = |id: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}});
+    let tools = json!([{"type": "function", "function": {"name": "weather", "description": "The weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]);
+    let body = json!({
+        "model": "fake-1",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Let me look.", "tool_calls": [
+                call("call_a", "{\"city\": \"Oslo\"}"), call("call_b", r#"{"invalid_arguments":"{\"city\": Osl"}"#)]},
+            {"role": "tool", "tool_call_id": "call_a", "content": "rain"},
+            {"role": "tool", "tool_call_id": "call_b", "content": "not JSON"},
+        ],
+        "tools": tools,
+        "temperature": 0.5,
+        "max_tokens": 100,
+        "stream_options": {"include_usage": true},
+        "stream": true,
+    });
+    assert_eq!(sent(|_| {}, fake::after_tools(None)).await, body);
+    let plain = daybook_models::ChatRequest {
+        messages: vec![fake::message(daybook_domain::message::Role::User, "Hi")],
+        ..daybook_models::ChatRequest::default()
+    };
+    let body = json!({"model": "fake-1", "messages": [{"role": "user", "content": "Hi"}],
+        "stream_options": {"include_usage": true}, "stream": true});
+    assert_eq!(sent(|_| {}, plain).await, body);
+    let content = sent(|_| {}, fake::with_media()).await["messages"][1]["content"].take();
+    let kinds: Vec<&str> = content.as_array().unwrap().iter().map(|part| part["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["text", "image_url", "text", "file", "input_audio"]);
+}
+
+#[tokio::test]
+async fn models_that_think_are_told_their_limit_in_their_own_word() {
+    let cases = [
+        ("gpt-5", true),
+        ("gpt-5-mini-2025-08-07", true),
+        ("gpt-5.1-codex", true),
+        ("gpt-6-sol", true),
+        ("o1", true),
+        ("o4-mini", true),
+        ("gpt-daybreak-red-latest", true),
+        ("gpt-4.1", false),
+        ("gpt-4o", false),
+        ("gpt-5.3-chat-latest", false),
+        ("gpt-50", false),
+        ("openai/gpt-5", false),
+        ("omni", false),
+        ("o", false),
+        ("llama-5", false),
+    ];
+    for (model, thinks) in cases {
+        let body = sent(|options| options.model = model.to_owned(), request()).await;
+        let words = ["max_tokens", "max_completion_tokens"];
+        let told = words.map(|word| body.get(word).and_then(Value::as_u64));
+        assert_eq!(told, if thinks { [None, Some(100)] } else { [Some(100), None] }, "{model}");
+    }
+}
