@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook::{
-    AgentDefinition, Builder, Daybook, Effect, Error, FunctionTool, MasterKey, OpenAiChat, OpenAiOptions, RetryPolicy,
-    Settings, ToolContext, ToolError,
+    AgentDefinition, Api, Builder, Daybook, Effect, Error, FunctionTool, MasterKey, ModelOptions, ProviderModel,
+    RetryPolicy, Settings, ToolContext, ToolError,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -121,13 +121,13 @@ fn server() -> Result<Builder, Error> {
 }
 
 fn recorded_agents(builder: Builder) -> Result<Builder, Error> {
-    let options = OpenAiOptions {
+    let options = ModelOptions {
         base_url: variable("MODEL_URL").unwrap_or_else(|| "http://127.0.0.1:9111/v1".to_owned()),
         api_key: Some("sk-fake".to_owned().into()),
         retry: RetryPolicy::NEVER,
-        ..OpenAiOptions::new("fake-gpt")
+        ..ModelOptions::new(Api::OpenAiChat, "fake-gpt")
     };
-    let model = OpenAiChat::new(&options).map_err(|source| Error::Model { name: "fake-gpt".to_owned(), source })?;
+    let model = ProviderModel::new(&options).map_err(|source| Error::Model { name: "fake-gpt".to_owned(), source })?;
     let counting = Map::from_iter([("count".to_owned(), json!(0))]);
     Ok(builder
         .model("fake-gpt", Arc::new(model))

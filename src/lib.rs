@@ -76,7 +76,7 @@ pub use daybook_domain::tool::{Effect, ToolSpec};
 pub use daybook_engine::{Engine, ExecuteError, Frame, FrameBody, QueryError};
 pub use daybook_models::{
     Api, CacheTime, ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, DemoModel, Effort, ModelError,
-    ModelInfo, ModelOptions, OpenAiChat, OpenAiOptions, ProviderModel, Reasoning, RetryPolicy, Timeouts,
+    ModelInfo, ModelOptions, ProviderModel, Reasoning, RetryPolicy, Timeouts,
 };
 pub use daybook_rest::{Caller, OpenApi};
 pub use daybook_store::MasterKey;

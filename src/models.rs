@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daybook_models::{ChatModel, DemoModel, ModelOptions, OpenAiChat, OpenAiOptions, ProviderModel, Timeouts};
+use daybook_models::{Api, ChatModel, DemoModel, ModelOptions, ProviderModel, Timeouts};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -22,9 +22,7 @@ const OPENAI_MODEL: &str = "gpt-5-mini";
 pub(crate) enum ModelDefinition {
     /// The scripted one.
     Demo,
-    /// One behind a server that speaks OpenAI's chat completions.
-    Chat(Box<OpenAiOptions>),
-    /// One that speaks a protocol of its own.
+    /// One behind a server.
     Served(Box<ModelOptions>),
 }
 
@@ -66,7 +64,6 @@ impl ModelDefinition {
     pub(crate) fn place(&self) -> Option<(&str, bool)> {
         match self {
             Self::Demo => None,
-            Self::Chat(options) => Some((&options.base_url, options.api_key.is_some())),
             Self::Served(options) => Some((&options.base_url, options.api_key.is_some())),
         }
     }
@@ -76,7 +73,6 @@ impl ModelDefinition {
         let wrong = |source| Error::Model { name: name.to_owned(), source };
         Ok(match self {
             Self::Demo => Arc::new(DemoModel::default()),
-            Self::Chat(options) => Arc::new(OpenAiChat::retrying(options).map_err(wrong)?),
             Self::Served(options) => Arc::new(ProviderModel::retrying(options).map_err(wrong)?),
         })
     }
@@ -94,8 +90,9 @@ pub(crate) fn default_definition(get: impl Fn(&str) -> Option<String>) -> ModelD
     match text("OPENAI_API_KEY") {
         None => ModelDefinition::Demo,
         Some(key) => {
-            let usual = OpenAiOptions::new(text("OPENAI_MODEL").unwrap_or_else(|| OPENAI_MODEL.to_owned()));
-            ModelDefinition::Chat(Box::new(OpenAiOptions {
+            let model = text("OPENAI_MODEL").unwrap_or_else(|| OPENAI_MODEL.to_owned());
+            let usual = ModelOptions::new(Api::OpenAiChat, model);
+            ModelDefinition::Served(Box::new(ModelOptions {
                 base_url: text("OPENAI_BASE_URL").unwrap_or_else(|| usual.base_url.clone()),
                 api_key: Some(SecretString::from(key)),
                 ..usual

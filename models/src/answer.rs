@@ -113,10 +113,16 @@ impl Answer {
     }
 
     /// What the provider told about the response; told on when it is news.
-    pub(crate) fn about(&mut self, key: &str, value: Option<&Value>) {
-        let Some(value) = value.and_then(Value::as_str).filter(|value| !value.is_empty()) else { return };
-        if self.about.get(key).and_then(Value::as_str) != Some(value) {
-            self.about.insert(key.to_owned(), value.into());
+    pub(crate) fn about(&mut self, told: &[(&str, Option<&str>)]) {
+        let mut news = false;
+        for (key, value) in told {
+            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+            if self.about.get(*key).and_then(Value::as_str) != Some(value) {
+                self.about.insert((*key).to_owned(), value.into());
+                news = true;
+            }
+        }
+        if news {
             self.ready.push_back(ChatEvent::ProviderData(Value::Object(self.about.clone())));
         }
     }
@@ -139,7 +145,7 @@ impl Answer {
                     return Err(ModelError::Refused(format!("it stopped with {word} and said no more")));
                 }
                 (None, None) => return Err(nothing()),
-                (None, Some("tool_calls")) => {
+                (None, Some("tool_calls" | "function_call")) => {
                     return Err(ModelError::Malformed("the model asked for a tool without naming it".to_owned()));
                 }
                 (None, Some(_)) => {}

@@ -5,8 +5,10 @@ mod answer;
 mod anthropic;
 mod conversation;
 mod demo;
+mod frames;
 mod gemini;
 mod http;
+mod lenient;
 mod media;
 mod ollama;
 mod openai;
@@ -23,7 +25,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use demo::DemoModel;
-pub use openai::{OpenAiChat, OpenAiOptions};
 pub use options::{Api, CacheTime, Effort, ModelOptions, Reasoning, SetupError, Timeouts};
 pub use port::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, ModelError, ModelInfo};
 pub use provider::ProviderModel;

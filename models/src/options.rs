@@ -82,9 +82,11 @@ pub enum CacheTime {
     OneHour,
 }
 
-/// The protocols beside chat completions, which [`crate::OpenAiChat`] speaks.
+/// The protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
+    /// OpenAI's chat completions, also of the many servers that speak them.
+    OpenAiChat,
     /// Anthropic's Messages.
     Anthropic,
     /// OpenAI's Responses.
@@ -100,7 +102,7 @@ impl Api {
     pub fn base_url(self) -> &'static str {
         match self {
             Self::Anthropic => "https://api.anthropic.com",
-            Self::OpenAiResponses => "https://api.openai.com/v1",
+            Self::OpenAiChat | Self::OpenAiResponses => "https://api.openai.com/v1",
             Self::Gemini => "https://generativelanguage.googleapis.com/v1beta",
             Self::Ollama => "http://localhost:11434",
         }
@@ -110,7 +112,7 @@ impl Api {
     pub fn provider_name(self) -> &'static str {
         match self {
             Self::Anthropic => "Anthropic",
-            Self::OpenAiResponses => "OpenAI",
+            Self::OpenAiChat | Self::OpenAiResponses => "OpenAI",
             Self::Gemini => "Google",
             Self::Ollama => "Ollama",
         }
@@ -120,6 +122,7 @@ impl Api {
     pub fn class(self) -> &'static str {
         match self {
             Self::Anthropic => "Claude",
+            Self::OpenAiChat => "OpenAIChat",
             Self::OpenAiResponses => "OpenAIResponses",
             Self::Gemini => "Gemini",
             Self::Ollama => "Ollama",
@@ -131,6 +134,7 @@ impl fmt::Display for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Anthropic => "anthropic",
+            Self::OpenAiChat => "openai",
             Self::OpenAiResponses => "openai-responses",
             Self::Gemini => "gemini",
             Self::Ollama => "ollama",
@@ -188,14 +192,19 @@ impl ModelOptions {
 
     /// Refuses what the protocol does not have.
     pub(crate) fn check_given(&self) -> Result<(), SetupError> {
-        let only = |set: bool, option, whose: Api| match set && self.api != whose {
-            true => Err(self.wrong(option, format!("{} has no such option, only {whose} has it", self.api))),
+        let only = |set: bool, option, whose: &[Api]| match set && !whose.contains(&self.api) {
+            true => {
+                let whose: Vec<String> = whose.iter().map(Api::to_string).collect();
+                let verb = if whose.len() == 1 { "has" } else { "have" };
+                let reason = format!("{} has no such option, only {} {verb} it", self.api, whose.join(" and "));
+                Err(self.wrong(option, reason))
+            }
             false => Ok(()),
         };
-        only(self.prompt_cache.is_some(), "prompt_cache", Api::Anthropic)?;
-        only(self.prompt_cache_key.is_some(), "prompt_cache_key", Api::OpenAiResponses)?;
-        only(self.keep_alive.is_some(), "keep_alive", Api::Ollama)?;
-        only(self.context_tokens.is_some(), "context_tokens", Api::Ollama)?;
+        only(self.prompt_cache.is_some(), "prompt_cache", &[Api::Anthropic])?;
+        only(self.prompt_cache_key.is_some(), "prompt_cache_key", &[Api::OpenAiChat, Api::OpenAiResponses])?;
+        only(self.keep_alive.is_some(), "keep_alive", &[Api::Ollama])?;
+        only(self.context_tokens.is_some(), "context_tokens", &[Api::Ollama])?;
         if self.max_tokens == Some(0) {
             return Err(self.wrong("max_tokens", "it must be at least 1"));
         }

@@ -1,7 +1,6 @@
-//! The four protocols beside chat completions. Each has code of its own for its requests and for the events of its
+//! The model behind a provider's protocol. Each protocol has code of its own for its requests and for the events of its
 //! answers; the call itself, its timeouts and its errors are here, once for all.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,19 +8,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use rig_core::http_client::framing::{NdjsonFramer, SseFramer};
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Answer, nothing};
+use crate::frames::Frames;
 use crate::http::{self, MAX_ANSWER_BYTES, MAX_ERROR_BYTES, content_type, read_up_to};
 use crate::options::{Api, ModelOptions, SetupError, Timeouts, check_model};
 use crate::port::{ChatModel, ChatRequest, ChatStream, ModelError, ModelInfo};
 use crate::refusal::{clean, refusal};
 use crate::retry::Retrying;
 use crate::text::{MAX_EXCERPT_BYTES, bounded};
-use crate::{anthropic, gemini, ollama, responses};
+use crate::{anthropic, gemini, ollama, openai, responses};
 
 /// One protocol: how a request is written and who reads its answer.
 pub(crate) trait Protocol: Send + Sync + fmt::Debug {
@@ -44,6 +43,11 @@ pub(crate) trait Protocol: Send + Sync + fmt::Debug {
     fn is_lines(&self) -> bool {
         false
     }
+
+    /// Whether some servers answer with one JSON object though a stream was asked for.
+    fn may_be_whole(&self) -> bool {
+        false
+    }
 }
 
 /// What an event of an answer was.
@@ -55,21 +59,48 @@ pub(crate) enum Heard {
     More,
     /// Its end.
     End,
-    /// An error, in the provider's own shape.
-    Error(Value),
+    /// An error, as JSON in the provider's own shape.
+    Error(String),
+}
+
+/// What an answer is when its connection ends without saying that it is whole.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Ending {
+    /// Whole all the same.
+    Whole,
+    /// Broken off.
+    Broken,
+    /// No answer of this protocol.
+    Foreign,
+}
+
+/// Why an event could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unread {
+    /// It is no JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// It makes the answer unusable.
+    #[error(transparent)]
+    Answer(#[from] ModelError),
 }
 
 /// Reads the events of one answer.
 pub(crate) trait Reader: Send + Sync {
-    /// Takes one event into the answer.
+    /// Takes one event, as it came, into the answer.
     ///
     /// # Errors
-    /// When the event makes the answer unusable.
-    fn take(&mut self, event: &Value, answer: &mut Answer) -> Result<Heard, ModelError>;
+    /// [`Unread`] when that cannot be.
+    fn take(&mut self, frame: &str, answer: &mut Answer) -> Result<Heard, Unread>;
 
-    /// Whether the answer is whole when the connection ends now.
-    fn may_end(&self) -> bool {
-        false
+    /// Takes the `[DONE]` that ends chat completions. Some gateways end every stream with it.
+    fn done(&mut self, _: &mut Answer) -> Heard {
+        Heard::Nothing
+    }
+
+    /// Takes the end of the connection.
+    fn closed(&mut self, _: &mut Answer) -> Ending {
+        Ending::Broken
     }
 }
 
@@ -99,6 +130,7 @@ impl ProviderModel {
         let model = check_model(&options.model, &options.base_url)?;
         options.check_given()?;
         let protocol: Arc<dyn Protocol> = match options.api {
+            Api::OpenAiChat => Arc::new(openai::Chat::new(model, options)?),
             Api::Anthropic => Arc::new(anthropic::Anthropic::new(model, options)?),
             Api::OpenAiResponses => Arc::new(responses::Responses::new(model, options)?),
             Api::Gemini => Arc::new(gemini::Gemini::new(model, options)?),
@@ -149,19 +181,15 @@ impl ChatModel for ProviderModel {
             .body(body);
         let live = Live {
             link: Link::Waiting(Some(call)),
-            framer: if self.protocol.is_lines() {
-                Framer::Lines(NdjsonFramer::new())
-            } else {
-                Framer::Events(SseFramer::new())
-            },
-            frames: VecDeque::new(),
+            frames: if self.protocol.is_lines() { Frames::lines() } else { Frames::events() },
+            may_be_whole: self.protocol.may_be_whole(),
             reader: self.protocol.reader(),
             answer: Answer::new(started),
             timeouts: self.timeouts,
             deadline: started + self.timeouts.first_token,
             api_key: self.api_key.clone(),
             read: 0,
-            excerpt: String::new(),
+            last: String::new(),
         };
         Ok(futures::stream::unfold(live, |mut live| async move { live.next().await.map(|piece| (piece, live)) })
             .boxed())
@@ -178,38 +206,11 @@ enum Link {
     Closed,
 }
 
-enum Framer {
-    Events(SseFramer),
-    Lines(NdjsonFramer),
-}
-
-impl Framer {
-    fn push(&mut self, bytes: &[u8], frames: &mut VecDeque<String>) {
-        match self {
-            Self::Events(framer) => frames.extend(framer.push(bytes).map(|event| event.data)),
-            Self::Lines(framer) => {
-                frames.extend(framer.push(bytes).map(|line| String::from_utf8_lossy(&line).into_owned()));
-            }
-        }
-    }
-
-    /// What the end of the body makes a frame.
-    fn end(&mut self, frames: &mut VecDeque<String>) {
-        match self {
-            // An event without its blank line is not one.
-            Self::Events(_) => {}
-            Self::Lines(framer) => {
-                frames.extend(framer.finish().map(|line| String::from_utf8_lossy(&line).into_owned()));
-            }
-        }
-    }
-}
-
 /// One call and its answer. Dropping it closes the connection.
 struct Live {
     link: Link,
-    framer: Framer,
-    frames: VecDeque<String>,
+    frames: Frames,
+    may_be_whole: bool,
     reader: Box<dyn Reader>,
     answer: Answer,
     timeouts: Timeouts,
@@ -217,8 +218,8 @@ struct Live {
     deadline: Instant,
     api_key: Option<SecretString>,
     read: usize,
-    /// The beginning of the last frame.
-    excerpt: String,
+    /// The last frame, for errors.
+    last: String,
 }
 
 impl Live {
@@ -240,8 +241,8 @@ impl Live {
 
     /// Takes the next frame, or reads more.
     async fn step(&mut self) -> Result<(), ModelError> {
-        if let Some(frame) = self.frames.pop_front() {
-            return self.take(&frame);
+        if let Some(frame) = self.frames.next() {
+            return self.take(frame);
         }
         let chunk = match timeout_at(self.deadline, self.chunk()).await {
             Ok(chunk) => chunk?,
@@ -252,7 +253,7 @@ impl Live {
         if self.read > MAX_ANSWER_BYTES {
             return Err(ModelError::Malformed(format!("it is longer than {MAX_ANSWER_BYTES} bytes")));
         }
-        self.framer.push(&chunk, &mut self.frames);
+        self.frames.push(chunk);
         Ok(())
     }
 
@@ -269,7 +270,7 @@ impl Live {
     }
 
     /// The response, when it is the beginning of an answer.
-    async fn check(&self, response: reqwest::Response) -> Result<reqwest::Response, ModelError> {
+    async fn check(&mut self, response: reqwest::Response) -> Result<reqwest::Response, ModelError> {
         let status = response.status();
         if !status.is_success() {
             let headers = response.headers().clone();
@@ -279,11 +280,15 @@ impl Live {
             return Err(refusal(Some(status.as_u16()), Some(&headers), &body, self.api_key.as_ref()));
         }
         let kind = content_type(response.headers());
-        let fits = match self.framer {
-            Framer::Events(_) => kind.starts_with("text/event-stream"),
-            Framer::Lines(_) => kind.contains("json"),
+        let fits = match self.frames {
+            Frames::Lines { .. } => kind.contains("json"),
+            _ => kind.starts_with("text/event-stream"),
         };
         if kind.is_empty() || fits {
+            return Ok(response);
+        }
+        if self.may_be_whole {
+            self.frames = Frames::whole(kind);
             return Ok(response);
         }
         let (body, _) = read_up_to(response, MAX_ERROR_BYTES).await;
@@ -291,51 +296,72 @@ impl Live {
         if serde_json::from_str::<Value>(&body).is_ok_and(|body| body.get("error").is_some()) {
             return Err(refusal(None, None, &body, self.api_key.as_ref()));
         }
-        let excerpt = bounded(&self.clean(&body), MAX_EXCERPT_BYTES);
-        Err(ModelError::Malformed(format!("expected a stream of events, got {kind}: {excerpt}")))
+        Err(ModelError::Malformed(format!("expected a stream of events, got {kind}: {}", self.excerpt(&body))))
     }
 
-    fn take(&mut self, frame: &str) -> Result<(), ModelError> {
-        // Some gateways end every stream as chat completions end.
-        if frame.trim().is_empty() || frame == "[DONE]" {
+    fn take(&mut self, frame: String) -> Result<(), ModelError> {
+        if frame.trim().is_empty() {
             return Ok(());
         }
-        self.excerpt = bounded(&self.clean(frame), MAX_EXCERPT_BYTES);
-        let event: Value = serde_json::from_str(frame)
-            .map_err(|error| ModelError::Malformed(format!("{error}, in: {}", self.excerpt)))?;
-        match self.reader.take(&event, &mut self.answer)? {
-            Heard::Nothing => {}
+        self.last = frame;
+        let heard = match self.last.trim() {
+            "[DONE]" => self.reader.done(&mut self.answer),
+            frame => match self.reader.take(frame, &mut self.answer) {
+                Ok(heard) => heard,
+                Err(Unread::Answer(error)) => return Err(error),
+                Err(Unread::Json(error)) => return Err(self.no_json(&error)),
+            },
+        };
+        match heard {
+            Heard::Nothing => Ok(()),
             Heard::More => {
                 if self.answer.has_begun() {
                     self.deadline = Instant::now() + self.timeouts.between_tokens;
                 }
+                Ok(())
             }
-            Heard::End => self.finish()?,
-            Heard::Error(error) => return Err(refusal(None, None, &error.to_string(), self.api_key.as_ref())),
+            Heard::End => self.finish(),
+            Heard::Error(error) => Err(refusal(None, None, &error, self.api_key.as_ref())),
         }
-        Ok(())
     }
 
     /// The answer is whole.
     fn finish(&mut self) -> Result<(), ModelError> {
         self.link = Link::Closed;
-        self.frames.clear();
         self.answer.end()
     }
 
     /// The body ended.
     fn end(&mut self) -> Result<(), ModelError> {
-        self.framer.end(&mut self.frames);
-        while let (Some(frame), false) = (self.frames.pop_front(), matches!(self.link, Link::Closed)) {
-            self.take(&frame)?;
+        if let Some(frame) = self.frames.end() {
+            self.take(frame)?;
         }
-        match self.link {
-            Link::Closed => Ok(()),
-            _ if self.reader.may_end() => self.finish(),
-            _ if self.read == 0 => Err(nothing()),
-            _ if self.excerpt.is_empty() => Err(ModelError::Malformed("there was no event in it".to_owned())),
-            _ => Err(ModelError::Truncated("the connection was closed before the answer was complete".to_owned())),
+        if matches!(self.link, Link::Closed) {
+            return Ok(());
         }
+        match self.reader.closed(&mut self.answer) {
+            Ending::Whole => self.finish(),
+            _ if self.last.is_empty() => Err(nothing()),
+            Ending::Broken => {
+                Err(ModelError::Truncated("the connection was closed before the answer was complete".to_owned()))
+            }
+            Ending::Foreign => {
+                Err(ModelError::Malformed(format!("no part of an answer: {}", self.excerpt(&self.last))))
+            }
+        }
+    }
+
+    fn no_json(&self, error: &serde_json::Error) -> ModelError {
+        let excerpt = self.excerpt(&self.last);
+        ModelError::Malformed(match &self.frames {
+            Frames::Whole { kind, .. } => format!("expected JSON or an event stream, got {kind}: {excerpt}"),
+            _ => format!("{error}, in: {excerpt}"),
+        })
+    }
+
+    /// The beginning of what nobody understood.
+    fn excerpt(&self, text: &str) -> String {
+        bounded(&self.clean(text), MAX_EXCERPT_BYTES)
     }
 
     fn too_slow(&self) -> ModelError {

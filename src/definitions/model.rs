@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use daybook_models::{Api, CacheTime, Effort, ModelOptions, OpenAiOptions, Reasoning, SetupError, Timeouts};
+use daybook_models::{Api, CacheTime, Effort, ModelOptions, Reasoning, SetupError, Timeouts};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -175,7 +175,7 @@ impl Model {
                     }
                 };
             }
-            Provider::OpenAi => ModelDefinition::Chat(Box::new(self.chat(place, &at, environment)?)),
+            Provider::OpenAi => self.served(Api::OpenAiChat, place, environment)?,
             Provider::OpenAiResponses => self.served(Api::OpenAiResponses, place, environment)?,
             Provider::Anthropic => self.served(Api::Anthropic, place, environment)?,
             Provider::Gemini => self.served(Api::Gemini, place, environment)?,
@@ -218,41 +218,7 @@ impl Model {
         all.into_iter().flatten().collect()
     }
 
-    /// The options of chat completions.
-    fn chat(
-        &self,
-        place: Location,
-        at: &dyn Fn(&str) -> Location,
-        environment: &HashMap<String, String>,
-    ) -> Result<OpenAiOptions, Mistake> {
-        let not_here = [
-            ("prompt_cache", self.prompt_cache.is_some(), "only anthropic has it"),
-            ("keep_alive", self.keep_alive.is_some(), "only ollama has it"),
-            ("context_tokens", self.context_tokens.is_some(), "only ollama has it"),
-        ];
-        if let Some((name, _, whose)) = not_here.into_iter().find(|(_, set, _)| *set) {
-            return Err(Mistake::at(at(name), format!("{name}: openai has no such setting, {whose}")));
-        }
-        if let Some(reasoning) = &self.reasoning
-            && (reasoning.value.budget_tokens.is_some() || reasoning.value.show.is_some())
-        {
-            let why = "reasoning: chat completions know effort only; openai-responses shows thoughts";
-            return Err(Mistake::at(reasoning.referenced, why));
-        }
-        let mut options = OpenAiOptions::new(self.id(place)?);
-        if let Some(base_url) = &self.base_url {
-            options.base_url.clone_from(&base_url.value);
-        }
-        options.api_key = self.api_key(place, environment)?;
-        options.max_tokens = self.max_tokens()?;
-        options.reasoning_effort = self.reasoning.as_ref().and_then(|given| given.value.effort).map(Effort::from);
-        options.prompt_cache_key = self.prompt_cache_key.as_ref().map(|key| key.value.clone());
-        options.timeouts = self.timeouts();
-        options.retry.max_retries = self.retries(options.retry.max_retries)?;
-        Ok(options)
-    }
-
-    /// The options of the other protocols, which refuse themselves what they do not have.
+    /// The options of a protocol, which refuses itself what it does not have.
     fn served(
         &self,
         api: Api,

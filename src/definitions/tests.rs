@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use daybook_models::Api;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -61,7 +62,8 @@ agents:
     assert_eq!(agent.instructions, ["Be brief.", "Be kind."]);
     assert_eq!(serde_json::Value::from(agent.session_state.clone()), json!({"count": 0, "list": [1, 2.5, "x"]}));
     assert_eq!((agent.history_runs, agent.max_iterations, agent.temperature), (3, 4, Some(0.5)));
-    let ModelDefinition::Chat(model) = &definitions.models[0].1 else { panic!("not OpenAI") };
+    let ModelDefinition::Served(model) = &definitions.models[0].1 else { panic!("not served") };
+    assert_eq!(model.api, Api::OpenAiChat);
     assert_eq!(model.api_key.as_ref().unwrap().expose_secret(), "sk-hush");
     assert_eq!((model.retry.max_retries, model.timeouts.first_token.as_secs()), (0, 5));
     let settings = Settings::from_layers([definitions.server]).unwrap();
@@ -375,10 +377,11 @@ fn models_that_cannot_be_called_have_a_line() {
     }
     assert_eq!(
         mistake(&model("keep_alive: 5m")),
-        "daybook.yaml:5:17: keep_alive: openai has no such setting, only ollama has it"
+        "daybook.yaml:5:17: keep_alive of model `x`: openai has no such option, only ollama has it"
     );
     assert!(
-        mistake(&model("reasoning: {budget_tokens: 5}")).starts_with("daybook.yaml:5:16: reasoning: chat completions")
+        mistake(&model("reasoning: {budget_tokens: 5}"))
+            .starts_with("daybook.yaml:5:16: reasoning of model `x`: chat completions")
     );
     assert!(mistake(&model("max_tokens: 0")).starts_with("daybook.yaml:5:17: max_tokens: it must be at least 1"));
     assert_eq!(mistake(&model("retries: 4294967295")), "daybook.yaml:5:14: retries: 20 are the most");

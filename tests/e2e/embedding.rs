@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use daybook::{
     AgentDefinition, Attachment, Builder, Daybook, Effect, ExecuteError, FrameBody, FunctionTool, Handle, MasterKey,
-    OnBusy, OpenAiChat, OpenAiOptions, OutputSchema, RetryPolicy, RunError, RunStatus, Running, Settings, ToolContext,
-    ToolError,
+    ModelOptions, OnBusy, OutputSchema, ProviderModel, RetryPolicy, RunError, RunStatus, Running, Settings,
+    ToolContext, ToolError,
 };
 use nix::sys::signal::{Signal, kill};
 use poem_openapi::OpenApi;
@@ -16,16 +16,16 @@ use tokio::time::{Instant, timeout};
 use crate::support::{Api, Fault, PATIENCE, Script, World, text};
 
 fn builder(world: &World) -> Builder {
-    let options = OpenAiOptions {
+    let options = ModelOptions {
         base_url: world.model.url.clone(),
         retry: RetryPolicy::NEVER,
-        ..OpenAiOptions::new("fake-gpt")
+        ..ModelOptions::new(daybook::Api::OpenAiChat, "fake-gpt")
     };
     Daybook::builder()
         .settings(Settings { port: 0, data_dir: world.data_dir(), ..Settings::default() })
         .database_url(&world.database().url)
         .master_key(MasterKey::from_base64(&world.database().key).unwrap())
-        .model("fake", Arc::new(OpenAiChat::new(&options).unwrap()))
+        .model("fake", Arc::new(ProviderModel::new(&options).unwrap()))
 }
 
 async fn started(builder: Builder) -> Running {

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use super::PROTOCOL;
 use crate::answer::Answer;
-use crate::port::ModelError;
-use crate::provider::{Heard, Reader};
+use crate::provider::{Heard, Reader, Unread};
 
 /// A block that is not done yet.
 enum Block {
@@ -150,10 +149,11 @@ impl Events {
 }
 
 impl Reader for Events {
-    fn take(&mut self, event: &Value, answer: &mut Answer) -> Result<Heard, ModelError> {
+    fn take(&mut self, frame: &str, answer: &mut Answer) -> Result<Heard, Unread> {
+        let event = &serde_json::from_str::<Value>(frame)?;
         match event["type"].as_str() {
             Some("message_start") => {
-                answer.about("id", event["message"].get("id"));
+                answer.about(&[("id", event["message"]["id"].as_str())]);
                 self.usage(&event["message"]["usage"], answer);
             }
             Some("content_block_start") => self.start(event, answer),
@@ -170,7 +170,7 @@ impl Reader for Events {
                 }
                 return Ok(Heard::End);
             }
-            Some("error") => return Ok(Heard::Error(event.clone())),
+            Some("error") => return Ok(Heard::Error(frame.to_owned())),
             Some("ping") => {}
             _ => return Ok(Heard::Nothing),
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::PROTOCOL;
 use crate::answer::Answer;
 use crate::port::ModelError;
-use crate::provider::{Heard, Reader};
+use crate::provider::{Ending, Heard, Reader, Unread};
 
 /// Reads them.
 pub(super) struct Chunks {
@@ -85,17 +85,18 @@ impl Chunks {
 }
 
 impl Reader for Chunks {
-    fn take(&mut self, chunk: &Value, answer: &mut Answer) -> Result<Heard, ModelError> {
+    fn take(&mut self, frame: &str, answer: &mut Answer) -> Result<Heard, Unread> {
+        let chunk = &serde_json::from_str::<Value>(frame)?;
         if chunk.get("error").is_some() {
-            return Ok(Heard::Error(chunk.clone()));
+            return Ok(Heard::Error(frame.to_owned()));
         }
-        answer.about("id", chunk.get("responseId"));
+        answer.about(&[("id", chunk["responseId"].as_str())]);
         if let Some(usage) = chunk.get("usageMetadata") {
             answer.usage = tokens(usage);
         }
         if let Some(reason) = chunk.pointer("/promptFeedback/blockReason").and_then(Value::as_str) {
             let told = chunk.pointer("/promptFeedback/blockReasonMessage").and_then(Value::as_str);
-            return Err(ModelError::Refused(told.unwrap_or(reason).to_owned()));
+            return Err(ModelError::Refused(told.unwrap_or(reason).to_owned()).into());
         }
         let Some(candidate) = chunk.pointer("/candidates/0") else { return Ok(Heard::Nothing) };
         for part in candidate.pointer("/content/parts").and_then(Value::as_array).into_iter().flatten() {
@@ -110,8 +111,8 @@ impl Reader for Chunks {
     }
 
     /// There is no last chunk but the one after which nothing comes.
-    fn may_end(&self) -> bool {
-        self.finished
+    fn closed(&mut self, _: &mut Answer) -> Ending {
+        if self.finished { Ending::Whole } else { Ending::Broken }
     }
 }
 

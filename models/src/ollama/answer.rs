@@ -4,8 +4,7 @@ use daybook_domain::usage::Usage;
 use serde_json::Value;
 
 use crate::answer::Answer;
-use crate::port::ModelError;
-use crate::provider::{Heard, Reader};
+use crate::provider::{Heard, Reader, Unread};
 
 /// Reads them.
 #[derive(Default)]
@@ -32,9 +31,10 @@ impl Lines {
 }
 
 impl Reader for Lines {
-    fn take(&mut self, line: &Value, answer: &mut Answer) -> Result<Heard, ModelError> {
+    fn take(&mut self, frame: &str, answer: &mut Answer) -> Result<Heard, Unread> {
+        let line = &serde_json::from_str::<Value>(frame)?;
         if line.get("error").is_some() {
-            return Ok(Heard::Error(line.clone()));
+            return Ok(Heard::Error(frame.to_owned()));
         }
         let Some(message) = line.get("message") else { return Ok(Heard::Nothing) };
         self.message(message, answer);

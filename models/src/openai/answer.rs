@@ -1,207 +1,317 @@
-//! One streamed answer: rig's items in, the port's events out, with the clock running.
+//! The chunks of a streamed answer, of the many servers that claim to speak the protocol.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
+use serde_json::Value;
 
-use daybook_domain::message::{CallMetrics, ToolCall};
-use daybook_domain::usage::Usage;
-use futures::StreamExt;
-use rig_core::message::{self, AssistantContent};
-use rig_core::operation::Completion;
-use rig_core::streaming::{Item, PartKind, StreamEvent, Streamed};
-use secrecy::SecretString;
-use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
+use super::chunk::{Call, Chunk, Content, Message};
+use crate::answer::Answer;
+use crate::lenient;
+use crate::port::ModelError;
+use crate::provider::{Ending, Heard, Reader, Unread};
 
-use super::error::model_error;
-use super::wire::Seen;
-use crate::answer::nothing;
-use crate::options::Timeouts;
-use crate::port::{ChatEvent, ChatResponse, ModelError};
-use crate::text::fresh_call_id;
-
-/// An answer on its way. Dropping it closes the connection.
-pub(super) struct Live {
-    /// Gone when the answer ended, one way or the other.
-    reply: Option<Streamed<Completion>>,
-    seen: Arc<Seen>,
-    timeouts: Timeouts,
-    api_key: Option<SecretString>,
-    started: Instant,
-    /// When the next piece must be here.
-    deadline: Instant,
-    first_piece: Option<Duration>,
-    ready: VecDeque<ChatEvent>,
-    answer: ChatResponse,
-    reasoning: String,
-    /// rig's numbers of the parts that are calls, in the order of `answer.tool_calls`.
-    call_parts: Vec<usize>,
-    told: Map<String, Value>,
+/// Reads them.
+#[derive(Default)]
+pub(super) struct Chunks {
+    /// The calls more may come of, in the order they began.
+    open: Vec<Open>,
+    begun: bool,
+    finished: bool,
 }
 
-impl Live {
-    /// The answer `reply` brings, for a call that began at `started`.
-    pub(super) fn new(
-        reply: Streamed<Completion>,
-        seen: Arc<Seen>,
-        timeouts: Timeouts,
-        api_key: Option<SecretString>,
-        started: Instant,
-    ) -> Self {
-        Self {
-            reply: Some(reply),
-            seen,
-            timeouts,
-            api_key,
-            started,
-            deadline: started + timeouts.first_token,
-            first_piece: None,
-            ready: VecDeque::new(),
-            answer: ChatResponse::default(),
-            reasoning: String::new(),
-            call_parts: Vec::new(),
-            told: Map::new(),
+/// A call more may come of.
+struct Open {
+    index: Option<u64>,
+    id: Option<String>,
+    /// Its place in the answer, once it has a name.
+    place: Option<usize>,
+    /// Arguments that are not told yet: its name is still missing, or they may be a word for none.
+    held: String,
+    /// Of a kind that was not offered: nobody could answer it.
+    foreign: bool,
+}
+
+impl Open {
+    fn arguments<'a>(&'a self, answer: &'a Answer) -> &'a str {
+        match self.place.and_then(|place| answer.call(place)) {
+            Some(call) if !call.arguments.is_empty() => &call.arguments,
+            _ => &self.held,
         }
     }
 
-    /// The next event; none after the end or an error.
-    pub(super) async fn next(&mut self) -> Option<Result<ChatEvent, ModelError>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(Ok(event));
+    /// Takes a fragment, and tells the answer what can be told.
+    fn take(&mut self, fragment: &Call<'_>, answer: &mut Answer) {
+        if let Some(id) = fragment.id() {
+            self.id = Some(id.to_owned());
+        }
+        if let (None, Some(name)) = (self.place, fragment.name()) {
+            self.place = Some(answer.start_call(self.id.as_deref(), name));
+        }
+        let more = fragment.arguments().unwrap_or_default();
+        match self.place {
+            Some(place) if answer.call(place).is_some_and(|call| !call.arguments.is_empty()) => {
+                answer.arguments(place, more);
             }
-            let read = timeout_at(self.deadline, self.reply.as_mut()?.next()).await;
-            let failure = match read {
-                Ok(Some(Ok(Item::Event(event)))) => {
-                    self.deadline = Instant::now() + self.timeouts.between_tokens;
-                    self.tell_provider_data();
-                    self.take(event);
-                    continue;
+            place => {
+                // Some gateways write null before the arguments come.
+                if self.held.trim() == "null" && !more.trim().is_empty() {
+                    self.held.clear();
                 }
-                Ok(Some(Ok(Item::Unknown(_)))) => continue,
-                Ok(Some(Err(error))) => model_error(&error, &self.seen, self.api_key.as_ref()),
-                Ok(None) => match self.end().await {
-                    Ok(()) => continue,
-                    Err(error) => error,
+                self.held.push_str(more);
+                if let Some(place) = place
+                    && !"null".starts_with(self.held.trim())
+                {
+                    answer.arguments(place, &std::mem::take(&mut self.held));
+                }
+            }
+        }
+    }
+
+    /// Nothing more comes of it. A call that was never named is none.
+    fn close(self, answer: &mut Answer) {
+        if let Some(place) = self.place {
+            answer.whole_arguments(place, if self.held.trim() == "null" { "" } else { &self.held });
+        }
+    }
+}
+
+/// Whether nothing is missing of `arguments`.
+fn is_whole(arguments: &str) -> bool {
+    // Most fragments end elsewhere, so that few are parsed.
+    arguments.trim_end().ends_with('}') && matches!(serde_json::from_str(arguments), Ok(Value::Object(_)))
+}
+
+impl Chunks {
+    /// Takes what is new; gives whether anything is.
+    fn message(&mut self, message: &Message<'_>, answer: &mut Answer) -> bool {
+        let mut news = false;
+        if let Some(thoughts) = message.thoughts() {
+            news = true;
+            answer.reasoning(thoughts);
+        }
+        if let Some(words) = message.words() {
+            news = true;
+            answer.text(words);
+        }
+        for part in message.parts() {
+            news = true;
+            match part.kind.as_deref() {
+                Some("text") | None => answer.text(part.text.as_deref().unwrap_or_default()),
+                Some("refusal") => answer.text(part.refusal.as_deref().unwrap_or_default()),
+                Some("thinking") => match &part.thinking {
+                    Some(Content::Text(text)) => answer.reasoning(text),
+                    Some(Content::Parts(parts)) => {
+                        parts.iter().filter_map(|part| part.text.as_deref()).for_each(|text| answer.reasoning(text));
+                    }
+                    None => {}
                 },
-                Err(_) => self.too_slow(),
-            };
-            self.reply = None;
-            return Some(Err(failure));
-        }
-    }
-
-    fn too_slow(&self) -> ModelError {
-        ModelError::Timeout(match self.first_piece {
-            None => format!("no answer within {:?}", self.timeouts.first_token),
-            Some(_) => format!("nothing more for {:?}", self.timeouts.between_tokens),
-        })
-    }
-
-    /// Passes on what the provider told about the response, when there is more than before.
-    fn tell_provider_data(&mut self) {
-        let noted = self.seen.noted();
-        if noted.provider_data != self.told {
-            self.told.clone_from(&noted.provider_data);
-            self.ready.push_back(ChatEvent::ProviderData(Value::Object(self.told.clone())));
-        }
-    }
-
-    fn take(&mut self, event: StreamEvent) {
-        match event {
-            StreamEvent::Text { text, .. } => {
-                self.answer.text.push_str(&text);
-                self.piece(ChatEvent::Text(text));
-            }
-            StreamEvent::Reasoning { text, .. } => {
-                self.reasoning.push_str(&text);
-                self.piece(ChatEvent::Reasoning(text));
-            }
-            StreamEvent::Start { part, kind: PartKind::ToolCall, name } => {
-                self.start_call(part.index(), name.map(String::from).unwrap_or_default());
-            }
-            StreamEvent::Arguments { part, json } => {
-                let Some(index) = self.call_parts.iter().position(|known| *known == part.index()) else { return };
-                let call = &mut self.answer.tool_calls[index];
-                call.arguments.push_str(&json);
-                let (id, name) = (call.id.clone(), call.name.clone());
-                self.piece(ChatEvent::ToolArguments { index, id, name, delta: json });
-            }
-            StreamEvent::End { part, content: AssistantContent::ToolCall(whole) } => {
-                self.end_call(part.index(), &whole);
-            }
-            StreamEvent::Start { .. } | StreamEvent::End { .. } => {}
-        }
-    }
-
-    fn piece(&mut self, event: ChatEvent) {
-        self.first_piece.get_or_insert_with(|| self.started.elapsed());
-        self.ready.push_back(event);
-    }
-
-    /// A call began. Its id is the provider's, unless that is missing or another call's of this answer.
-    fn start_call(&mut self, part: usize, name: String) {
-        let given = self.seen.noted().named_calls.get(self.call_parts.len()).cloned().flatten();
-        let calls = &mut self.answer.tool_calls;
-        let id = given.filter(|id| calls.iter().all(|call| call.id != *id)).unwrap_or_else(fresh_call_id);
-        calls.push(ToolCall { id, name, arguments: String::new() });
-        self.call_parts.push(part);
-        self.first_piece.get_or_insert_with(|| self.started.elapsed());
-    }
-
-    /// A call ended. Some servers send arguments as an object instead of a text: then there were no pieces of it.
-    fn end_call(&mut self, part: usize, whole: &message::ToolCall) {
-        let Some(index) = self.call_parts.iter().position(|known| *known == part) else { return };
-        let call = &mut self.answer.tool_calls[index];
-        if call.arguments.is_empty() {
-            if let Some(text) = &whole.function.invalid_arguments {
-                call.arguments.clone_from(text);
-            } else if !whole.function.arguments.is_empty() {
-                call.arguments = Value::Object(whole.function.arguments.clone()).to_string();
-            }
-        }
-    }
-
-    /// The provider ended the answer: makes the whole of it the last event.
-    async fn end(&mut self) -> Result<(), ModelError> {
-        let Some(reply) = self.reply.take() else { return Ok(()) };
-        let end = reply.finish().await.map_err(|error| model_error(&error, &self.seen, self.api_key.as_ref()))?;
-        self.tell_provider_data();
-        let stated = self.seen.noted().finish.take();
-        let mut answer = std::mem::take(&mut self.answer);
-        answer.reasoning = (!self.reasoning.is_empty()).then(|| std::mem::take(&mut self.reasoning));
-        if answer.text.is_empty() && answer.tool_calls.is_empty() {
-            match stated.as_deref() {
-                None => return Err(nothing()),
-                Some("tool_calls" | "function_call") => {
-                    return Err(ModelError::Malformed("the model asked for a tool without naming it".to_owned()));
-                }
                 Some(_) => {}
             }
         }
-        let usual = if answer.tool_calls.is_empty() { "stop" } else { "tool_calls" };
-        answer.finish_reason = stated.unwrap_or_else(|| usual.to_owned());
-        answer.provider_data = (!self.told.is_empty()).then(|| Value::Object(std::mem::take(&mut self.told)));
-        answer.metrics = CallMetrics {
-            usage: usage(&end.usage),
-            time_to_first_token: self.first_piece.map(|time| time.as_secs_f64()),
-            duration: self.started.elapsed().as_secs_f64(),
-        };
-        self.ready.push_back(ChatEvent::Done(Box::new(answer)));
-        Ok(())
+        for call in message.tool_calls.iter().flatten() {
+            news = true;
+            self.call(call, answer);
+        }
+        news
+    }
+
+    fn call(&mut self, fragment: &Call<'_>, answer: &mut Answer) {
+        let at = self.open_for(fragment, answer).unwrap_or_else(|| {
+            let foreign = fragment.is_foreign();
+            self.open.push(Open { index: fragment.index, id: None, place: None, held: String::new(), foreign });
+            self.open.len() - 1
+        });
+        if let Some(open) = self.open.get_mut(at).filter(|open| !open.foreign) {
+            open.take(fragment, answer);
+        }
+    }
+
+    /// The call `fragment` goes on with; none when it begins one.
+    fn open_for(&mut self, fragment: &Call<'_>, answer: &mut Answer) -> Option<usize> {
+        let (id, is_named) = (fragment.id(), fragment.name().is_some());
+        if fragment.index.is_some() {
+            let at = self.open.iter().position(|open| open.index == fragment.index)?;
+            let open = &self.open[at];
+            // Some servers number all calls alike and tell them apart by id, others make up an id for every fragment.
+            let other = id.is_some() && open.id.is_some() && open.id.as_deref() != id;
+            if other && !open.foreign && (is_named || is_whole(open.arguments(answer))) {
+                self.open.remove(at).close(answer);
+                return None;
+            }
+            return Some(at);
+        }
+        if id.is_some() {
+            return self.open.iter().position(|open| open.id.as_deref() == id);
+        }
+        let open = self.open.last()?;
+        let so_far = open.arguments(answer);
+        let begins = (is_named || fragment.arguments().is_some())
+            && (is_whole(so_far) || is_named && open.place.is_some() && so_far.trim().is_empty());
+        (open.foreign || !begins).then_some(self.open.len() - 1)
+    }
+
+    /// Nothing more comes of the calls that `is_over` names.
+    fn close(&mut self, answer: &mut Answer, is_over: impl Fn(&Open, &Answer) -> bool) {
+        for open in std::mem::take(&mut self.open) {
+            match is_over(&open, answer) {
+                true => open.close(answer),
+                false => self.open.push(open),
+            }
+        }
     }
 }
 
-fn usage(usage: &rig_core::completion::Usage) -> Usage {
-    let input_tokens = usage.input_tokens.unwrap_or_default();
-    let output_tokens = usage.output_tokens.unwrap_or_default();
-    Usage {
-        input_tokens,
-        output_tokens,
-        total_tokens: usage.total_tokens.unwrap_or_else(|| input_tokens.saturating_add(output_tokens)),
-        cache_read_tokens: usage.cached_input_tokens.unwrap_or_default(),
-        cache_write_tokens: usage.cache_creation_input_tokens.unwrap_or_default(),
-        reasoning_tokens: usage.reasoning_tokens.unwrap_or_default(),
+impl Reader for Chunks {
+    fn take(&mut self, frame: &str, answer: &mut Answer) -> Result<Heard, Unread> {
+        let Some(chunk) = lenient::read::<Chunk<'_>>(frame)? else { return Ok(Heard::Nothing) };
+        if chunk.is_error() {
+            return Ok(Heard::Error(frame.to_owned()));
+        }
+        if !chunk.is_part() {
+            return Ok(Heard::Nothing);
+        }
+        self.begun = true;
+        answer.about(&[("id", chunk.id.as_deref()), ("system_fingerprint", chunk.system_fingerprint.as_deref())]);
+        let is_whole_answer = chunk.is_whole();
+        let choice = chunk.choices.and_then(|choices| choices.first).unwrap_or_default();
+        if let Some(tokens) = chunk.usage.or(choice.usage) {
+            answer.usage = tokens.usage();
+        }
+        if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
+            self.finished = true;
+            answer.finish = Some(reason.into_owned());
+        }
+        if is_whole_answer {
+            let Some(mut message) = choice.message else {
+                return Err(ModelError::Malformed("there is no message in it".to_owned()).into());
+            };
+            for (index, call) in (0..).zip(message.tool_calls.iter_mut().flatten()) {
+                call.index = Some(index);
+            }
+            self.message(&message, answer);
+            return Ok(self.done(answer));
+        }
+        let news = choice.delta.is_some_and(|delta| self.message(&delta, answer));
+        // Text, thoughts and unfinished calls may still come, but what comes after this is another call.
+        if matches!(answer.finish.as_deref(), Some("tool_calls" | "function_call")) {
+            self.close(answer, |open, answer| is_whole(open.arguments(answer)));
+        }
+        Ok(if news { Heard::More } else { Heard::Nothing })
+    }
+
+    /// Not every server gives a reason before it.
+    fn done(&mut self, answer: &mut Answer) -> Heard {
+        self.close(answer, |_, _| true);
+        Heard::End
+    }
+
+    /// Not every server says that it is done.
+    fn closed(&mut self, answer: &mut Answer) -> Ending {
+        if self.finished {
+            self.done(answer);
+            return Ending::Whole;
+        }
+        if self.begun { Ending::Broken } else { Ending::Foreign }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::port::ChatEvent;
+
+    /// JSON in which what servers send and what they should not send meet.
+    fn frame() -> impl Strategy<Value = Value> {
+        let texts = [
+            "",
+            "chat.completion",
+            "chat.completion.chunk",
+            "stop",
+            "tool_calls",
+            "function",
+            "text",
+            "thinking",
+            "null",
+            "{}",
+            "{\"a\":",
+            "1}",
+        ];
+        let keys = [
+            "object",
+            "id",
+            "choices",
+            "usage",
+            "error",
+            "index",
+            "delta",
+            "message",
+            "finish_reason",
+            "content",
+            "refusal",
+            "reasoning",
+            "audio",
+            "tool_calls",
+            "type",
+            "text",
+            "thinking",
+            "function",
+            "name",
+            "arguments",
+            "prompt_tokens",
+            "total_tokens",
+            "other",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            prop::sample::select(vec![json!(0), json!(1), json!(-1), json!(0.5), json!(u64::MAX)]),
+            prop::sample::select(texts.map(Value::from).to_vec()),
+        ];
+        let any = leaf.prop_recursive(6, 60, 5, move |inner| {
+            let object = prop::collection::vec((prop::sample::select(keys.to_vec()), inner.clone()), 0..6);
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(Value::from),
+                object.prop_map(|fields| fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            ]
+        });
+        let call = (prop::option::of(0_u64..3), any.clone(), any.clone(), any.clone()).prop_map(|(index, id, name, arguments)| {
+            json!({"index": index, "id": id, "function": {"name": name, "arguments": arguments}})
+        });
+        let delta = (any.clone(), prop::collection::vec(call, 0..3))
+            .prop_map(|(content, calls)| json!({"content": content, "tool_calls": calls}));
+        let chunk = (delta, any.clone(), any.clone()).prop_map(
+            |(delta, finish, usage)| json!({"choices": [{"delta": delta, "finish_reason": finish}], "usage": usage}),
+        );
+        prop_oneof![any, chunk]
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_is_too_strange_and_pieces_add_up(frames in prop::collection::vec(frame(), 0..8)) {
+            let (mut reader, mut answer) = (Chunks::default(), Answer::new(Instant::now()));
+            for frame in frames {
+                let heard = reader.take(&frame.to_string(), &mut answer);
+                prop_assert!(!matches!(heard, Err(Unread::Json(_))), "{frame}: {heard:?}");
+            }
+            reader.done(&mut answer);
+            let _ = answer.end();
+            let (mut text, mut arguments) = (String::new(), BTreeMap::<usize, String>::new());
+            while let Some(event) = answer.next() {
+                match event {
+                    ChatEvent::Text(piece) => text.push_str(&piece),
+                    ChatEvent::ToolArguments { index, delta, .. } => arguments.entry(index).or_default().push_str(&delta),
+                    ChatEvent::Done(whole) => {
+                        prop_assert_eq!(&text, &whole.text);
+                        let whole: Vec<_> = whole.tool_calls.into_iter().map(|call| call.arguments).collect();
+                        prop_assert_eq!(arguments.values().cloned().collect::<Vec<_>>(), whole);
+                    }
+                    ChatEvent::Reasoning(_) | ChatEvent::ProviderData(_) => {}
+                }
+            }
+        }
     }
 }

@@ -1,50 +1,53 @@
-//! Daybook's messages as chat-completions messages, and a request's tools and parameters as rig's.
+//! A request as chat completions take it.
 
 use daybook_domain::media::Media;
 use daybook_domain::message::{Message, Role};
 use daybook_domain::output::OutputSchema;
-use rig_core::completion::{CompletionRequest, ToolDefinition};
-use rig_core::message::ToolName;
+use daybook_domain::tool::ToolSpec;
 use serde_json::{Map, Value, json};
 
+use super::Chat;
 use crate::media::{self, Piece};
-use crate::options::Effort;
 use crate::port::{ChatRequest, ModelError};
 use crate::schema;
 use crate::text::sendable_arguments;
 
-/// What the model's options say for every request.
-#[derive(Debug, Clone)]
-pub(super) struct Defaults {
-    pub(super) max_tokens: Option<u64>,
-    pub(super) reasoning_effort: Option<Effort>,
-    pub(super) prompt_cache_key: Option<String>,
+impl Chat {
+    pub(super) fn write(&self, request: &ChatRequest) -> Result<Value, ModelError> {
+        let mut body = Map::new();
+        let mut set = |key: &str, value: Value| drop(body.insert(key.to_owned(), value));
+        set("model", self.model.as_str().into());
+        set("messages", Value::Array(messages(&request.messages)?));
+        if !request.tools.is_empty() {
+            set("tools", request.tools.iter().map(tool).collect::<Result<_, _>>()?);
+        }
+        if let Some(temperature) = request.temperature {
+            set("temperature", temperature.into());
+        }
+        if let Some(most) = request.max_tokens.or(self.max_tokens) {
+            set(self.limit(), most.into());
+        }
+        if let Some(effort) = self.effort {
+            set("reasoning_effort", effort.as_str().into());
+        }
+        if let Some(key) = &self.prompt_cache_key {
+            set("prompt_cache_key", key.as_str().into());
+        }
+        if let Some(output) = &request.output_schema {
+            set("response_format", response_format(output));
+        }
+        set("stream_options", json!({"include_usage": true}));
+        set("stream", true.into());
+        Ok(Value::Object(body))
+    }
 }
 
-/// Everything of `request` but its messages, as rig's request.
-pub(super) fn parameters(request: &ChatRequest, defaults: &Defaults) -> Result<CompletionRequest, ModelError> {
-    let mut tools = Vec::with_capacity(request.tools.len());
-    for tool in &request.tools {
-        let name = ToolName::new(tool.name.clone())
-            .map_err(|_| ModelError::Unsupported("a tool has no name: give every tool one".to_owned()))?;
-        tools.push(ToolDefinition::new(name, tool.description.clone(), tool.parameters.clone()));
+fn tool(tool: &ToolSpec) -> Result<Value, ModelError> {
+    if tool.name.is_empty() {
+        return Err(ModelError::Unsupported("a tool has no name: give every tool one".to_owned()));
     }
-    // rig wants a conversation; the wire replaces it by ours.
-    let mut rig = CompletionRequest::new("-").tools(tools);
-    rig.temperature = request.temperature;
-    rig.max_tokens = request.max_tokens.or(defaults.max_tokens);
-    let mut more = Map::new();
-    if let Some(effort) = defaults.reasoning_effort {
-        more.insert("reasoning_effort".to_owned(), effort.as_str().into());
-    }
-    if let Some(key) = &defaults.prompt_cache_key {
-        more.insert("prompt_cache_key".to_owned(), key.as_str().into());
-    }
-    if let Some(output) = &request.output_schema {
-        more.insert("response_format".to_owned(), response_format(output));
-    }
-    rig.additional_params = (!more.is_empty()).then_some(Value::Object(more));
-    Ok(rig)
+    let function = json!({"name": tool.name, "description": tool.description, "parameters": tool.parameters});
+    Ok(json!({"type": "function", "function": function}))
 }
 
 /// Strict where the schema is of the kind OpenAI can hold an answer to.
@@ -55,7 +58,7 @@ fn response_format(output: &OutputSchema) -> Value {
 }
 
 /// `messages` as the protocol writes them.
-pub(super) fn messages(messages: &[Message]) -> Result<Vec<Value>, ModelError> {
+fn messages(messages: &[Message]) -> Result<Vec<Value>, ModelError> {
     if messages.is_empty() {
         return Err(ModelError::Unsupported("there is no message to answer".to_owned()));
     }

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use super::PROTOCOL;
 use crate::answer::Answer;
-use crate::port::ModelError;
-use crate::provider::{Heard, Reader};
+use crate::provider::{Heard, Reader, Unread};
 
 /// Reads them.
 pub(super) struct Events {
@@ -115,12 +114,13 @@ impl Events {
 }
 
 impl Reader for Events {
-    fn take(&mut self, event: &Value, answer: &mut Answer) -> Result<Heard, ModelError> {
+    fn take(&mut self, frame: &str, answer: &mut Answer) -> Result<Heard, Unread> {
+        let event = &serde_json::from_str::<Value>(frame)?;
         let delta = event["delta"].as_str().unwrap_or_default();
         let response = &event["response"];
         match event["type"].as_str() {
             Some("response.created" | "response.in_progress" | "response.queued") => {
-                answer.about("id", response.get("id"));
+                answer.about(&[("id", response["id"].as_str())]);
             }
             Some("response.output_item.added") => self.added(event, answer),
             Some("response.output_text.delta") => answer.text(delta),
@@ -133,17 +133,18 @@ impl Reader for Events {
             Some("response.function_call_arguments.delta") => self.arguments(event, answer),
             Some("response.output_item.done") => self.done(event, answer),
             Some("response.completed" | "response.incomplete") => {
-                answer.about("id", response.get("id"));
+                answer.about(&[("id", response["id"].as_str())]);
                 self.end(response, answer);
                 return Ok(Heard::End);
             }
             Some("response.failed") => {
-                return Ok(Heard::Error(json!({"error": response["error"]})));
+                return Ok(Heard::Error(json!({"error": response["error"]}).to_string()));
             }
             Some("error") => {
                 // The event holds the error's members, or the error as a whole.
                 let error = if event["error"].is_object() { &event["error"] } else { event };
-                return Ok(Heard::Error(json!({"error": {"code": error["code"], "message": error["message"]}})));
+                let error = json!({"error": {"code": error["code"], "message": error["message"]}});
+                return Ok(Heard::Error(error.to_string()));
             }
             _ => {}
         }

@@ -31,8 +31,8 @@ impl Wire {
     }
 }
 
-fn all() -> [Wire; 4] {
-    [crate::anthropic::WIRE, crate::responses::WIRE, crate::gemini::WIRE, crate::ollama::WIRE]
+fn all() -> [Wire; 5] {
+    [crate::openai::WIRE, crate::anthropic::WIRE, crate::responses::WIRE, crate::gemini::WIRE, crate::ollama::WIRE]
 }
 
 /// The error of a plain question, what came before it, and how often the server was called.
@@ -263,10 +263,15 @@ fn options_of_other_protocols_are_refused_not_ignored() {
     let context = |options: &mut ModelOptions| options.context_tokens = Some(4096);
     for wire in all() {
         assert_eq!(given(wire.api, cache).is_none(), wire.api == Api::Anthropic);
-        assert_eq!(given(wire.api, key).is_none(), wire.api == Api::OpenAiResponses);
+        assert_eq!(given(wire.api, key).is_none(), matches!(wire.api, Api::OpenAiChat | Api::OpenAiResponses));
         assert_eq!(given(wire.api, alive).is_none(), wire.api == Api::Ollama);
         assert_eq!(given(wire.api, context).is_none(), wire.api == Api::Ollama);
     }
     let told = given(Api::Gemini, cache).unwrap();
     assert_eq!(told, "prompt_cache of model `m`: gemini has no such option, only anthropic has it");
+    let told = given(Api::Ollama, key).unwrap();
+    assert_eq!(
+        told,
+        "prompt_cache_key of model `m`: ollama has no such option, only openai and openai-responses have it"
+    );
 }

@@ -8,5 +8,7 @@ mod fake;
 mod gemini;
 mod ollama;
 mod openai;
+mod openai_dialects;
+mod openai_request;
 mod responses;
 mod sdk;

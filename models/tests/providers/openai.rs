@@ -2,75 +2,88 @@
 
 use std::time::Duration;
 
-use daybook_models::{ChatEvent, ChatModel, Effort, ModelError, OpenAiChat, OpenAiOptions, Timeouts};
+use daybook_models::{Api, ChatEvent, ChatModel, ModelError, ModelOptions, ProviderModel, Timeouts};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net;
 use tokio::task::JoinSet;
 
-use crate::fake::{self, Act, EVENTS, quick_retries, request, whole, with_schema};
+use crate::every::Wire;
+use crate::fake::{self, Act, EVENTS, quick_retries, request, whole};
+
+pub const WIRE: Wire = Wire {
+    api: Api::OpenAiChat,
+    kind: EVENTS,
+    hello: || vec![said("Hel"), said("lo"), chunk(json!({}), Some("stop")), usage(), DONE.into()],
+    half: || vec![said("Hel")],
+    error: |status, message| {
+        let kind = if status == 429 { "rate_limit_exceeded" } else { "server_error" };
+        json!({"error": {"message": message, "type": kind, "param": null, "code": null}}).to_string()
+    },
+    midway: |message| (format!("data: {}\n\n", json!({"error": {"message": message, "code": 503}})), 503),
+};
 
 /// A server that speaks chat completions.
-struct Fake(fake::Fake);
+pub struct Fake(pub fake::Fake);
 
 impl Fake {
-    async fn new(acts: Vec<Act>) -> Self {
+    pub async fn new(acts: Vec<Act>) -> Self {
         Self(fake::Fake::new(acts).await)
     }
 
-    fn options(&self) -> OpenAiOptions {
-        OpenAiOptions {
+    pub fn options(&self) -> ModelOptions {
+        ModelOptions {
             base_url: format!("{}/v1/", self.0.base_url),
             api_key: Some("sk-secret".into()),
             retry: quick_retries(),
-            ..OpenAiOptions::new("fake-1")
+            ..ModelOptions::new(Api::OpenAiChat, "fake-1")
         }
     }
 
-    fn calls(&self) -> usize {
+    pub fn calls(&self) -> usize {
         self.0.calls()
     }
 
     /// Everything that comes for a plain question.
-    async fn ask(&self) -> Vec<Result<ChatEvent, ModelError>> {
-        OpenAiChat::retrying(&self.options()).unwrap().stream(request()).await.unwrap().collect().await
+    pub async fn ask(&self) -> Vec<Result<ChatEvent, ModelError>> {
+        ProviderModel::retrying(&self.options()).unwrap().stream(request()).await.unwrap().collect().await
     }
 
     /// The error a plain question ends in, and what came before it.
-    async fn fails(&self) -> (Vec<ChatEvent>, ModelError) {
+    pub async fn fails(&self) -> (Vec<ChatEvent>, ModelError) {
         fake::failed(self.ask().await)
     }
 }
 
-fn chunk(delta: Value, finish: Option<&str>) -> String {
+pub fn chunk(delta: Value, finish: Option<&str>) -> String {
     let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
     let chunk = json!({"id": "r1", "object": "chat.completion.chunk", "created": 1, "model": "fake-1",
         "system_fingerprint": "fp1", "choices": [choice]});
     format!("data: {chunk}\n\n")
 }
 
-fn said(text: &str) -> String {
+pub fn said(text: &str) -> String {
     chunk(json!({"content": text}), None)
 }
 
-fn calls(calls: Value) -> String {
+pub fn calls(calls: Value) -> String {
     chunk(json!({"tool_calls": calls}), None)
 }
 
-fn usage() -> String {
+pub fn usage() -> String {
     let usage = json!({"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18,
         "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 3}});
     format!("data: {}\n\n", json!({"id": "r1", "object": "chat.completion.chunk", "choices": [], "usage": usage}))
 }
 
-const DONE: &str = "data: [DONE]\n\n";
+pub const DONE: &str = "data: [DONE]\n\n";
 
-fn streams(parts: Vec<String>) -> Act {
+pub fn streams(parts: Vec<String>) -> Act {
     Act::streams(EVENTS, parts)
 }
 
-fn hello() -> Act {
+pub fn hello() -> Act {
     streams(vec![said("Hello"), chunk(json!({}), Some("stop")), usage(), DONE.into()])
 }
 
@@ -135,7 +148,7 @@ async fn the_request_is_plain_chat_completions() {
 #[tokio::test]
 async fn a_server_without_a_key_gets_none() {
     let fake = Fake::new(vec![hello()]).await;
-    let model = OpenAiChat::new(&OpenAiOptions { api_key: None, ..fake.options() }).unwrap();
+    let model = ProviderModel::new(&ModelOptions { api_key: None, ..fake.options() }).unwrap();
     whole(model.stream(request()).await.unwrap().collect().await);
     assert_eq!(fake.0.take_call().header("authorization"), None);
 }
@@ -346,7 +359,7 @@ const SHORT: Duration = Duration::from_millis(300);
 async fn silence_after(parts: Vec<String>, first_token: Duration) -> ModelError {
     let fake = Fake::new(vec![Act::goes_silent(EVENTS, parts)]).await;
     let timeouts = Timeouts { connect: Duration::from_secs(180), first_token, between_tokens: SHORT };
-    let model = OpenAiChat::new(&OpenAiOptions { timeouts, ..fake.options() }).unwrap();
+    let model = ProviderModel::new(&ModelOptions { timeouts, ..fake.options() }).unwrap();
     let mut came: Vec<_> = model.stream(request()).await.unwrap().collect().await;
     came.pop().unwrap().expect_err("an answer")
 }
@@ -366,7 +379,7 @@ async fn silence_is_not_waited_for_for_ever() {
 async fn a_server_that_is_not_there_is_unreachable() {
     // A port below 1024 that nothing uses: one that was free a moment ago may be somebody's by now.
     let base_url = "http://127.0.0.1:1/v1".to_owned();
-    let model = OpenAiChat::new(&OpenAiOptions { base_url, ..OpenAiOptions::new("fake-1") }).unwrap();
+    let model = ProviderModel::new(&ModelOptions { base_url, ..ModelOptions::new(Api::OpenAiChat, "fake-1") }).unwrap();
     let mut came: Vec<_> = model.stream(request()).await.unwrap().collect().await;
     let error = came.pop().unwrap().expect_err("an answer");
     assert!(matches!(error, ModelError::Unreachable(_)), "{error:?}");
@@ -390,48 +403,12 @@ async fn dropping_the_stream_closes_the_connection() {
         // Ends when the client closes the connection, and not before.
         client.read(&mut buffer).await
     });
-    let options = OpenAiOptions { base_url, ..OpenAiOptions::new("fake-1") };
-    let mut answer = OpenAiChat::retrying(&options).unwrap().stream(request()).await.unwrap();
+    let options = ModelOptions { base_url, ..ModelOptions::new(Api::OpenAiChat, "fake-1") };
+    let mut answer = ProviderModel::retrying(&options).unwrap().stream(request()).await.unwrap();
     while !matches!(answer.next().await, Some(Ok(ChatEvent::Text(_)))) {}
     assert!(server.try_join_next().is_none());
     drop(answer);
     let closed = tokio::time::timeout(Duration::from_secs(180), server.join_next()).await;
     let read = closed.expect("the connection is still open").unwrap().unwrap();
     assert!(!read.is_ok_and(|read| read > 0));
-}
-
-/// What the server is sent for `request` with options changed by `change`.
-async fn sent(change: impl FnOnce(&mut OpenAiOptions), request: daybook_models::ChatRequest) -> Value {
-    let fake = Fake::new(vec![hello()]).await;
-    let mut options = fake.options();
-    change(&mut options);
-    whole(OpenAiChat::new(&options).unwrap().stream(request).await.unwrap().collect().await);
-    fake.0.take_call().body
-}
-
-#[tokio::test]
-async fn an_answer_of_a_given_shape_is_asked_for_strictly_where_it_can_be() {
-    let body = sent(|_| {}, with_schema()).await;
-    let format = &body["response_format"];
-    assert_eq!((&format["type"], &format["json_schema"]["name"]), (&json!("json_schema"), &json!("Movie")));
-    assert_eq!(format["json_schema"]["strict"], json!(true));
-    assert_eq!(format["json_schema"]["schema"]["additionalProperties"], json!(false));
-    let mut open = with_schema();
-    open.output_schema.as_mut().unwrap().schema.shift_remove("required");
-    let body = sent(|_| {}, open).await;
-    assert_eq!(body["response_format"]["json_schema"]["strict"], json!(false), "not every property is required");
-    assert!(body.get("reasoning_effort").is_none() && body.get("prompt_cache_key").is_none());
-}
-
-#[tokio::test]
-async fn options_reach_the_request() {
-    let change = |options: &mut OpenAiOptions| {
-        options.reasoning_effort = Some(Effort::Low);
-        options.prompt_cache_key = Some("team-red".into());
-        options.max_tokens = Some(77);
-    };
-    let body = sent(change, daybook_models::ChatRequest { max_tokens: None, ..request() }).await;
-    assert_eq!((&body["reasoning_effort"], &body["prompt_cache_key"]), (&json!("low"), &json!("team-red")));
-    assert_eq!(body["max_tokens"], 77);
-    assert_eq!(sent(change, request()).await["max_tokens"], 100, "what the request says counts");
 }
