@@ -12,12 +12,15 @@ pub(crate) const MAX_ERROR_BYTES: usize = 64 << 10;
 /// The longest answer, streamed or whole.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
 
-/// A client that gives up connecting after `connect`. It follows no redirects: none is meant for a POST.
+/// A client that gives up connecting after `connect`. It follows no redirects: none is meant for a POST. It speaks HTTP/1.1,
+/// a connection for each call: over HTTP/2 all calls of a provider share one, which takes as many at a time as the provider
+/// allows (often 100), and the others would wait unseen until their time is up.
 pub(crate) fn client(connect: Duration) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder()
         .connect_timeout(connect)
         .tcp_keepalive(Duration::from_secs(30))
         .redirect(reqwest::redirect::Policy::none())
+        .http1_only()
         .build()
 }
 
