@@ -320,6 +320,23 @@ impl Inner {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(&(log, run.clone())).cloned()
     }
 
+    /// Keeps the frames of `live` for watchers who come back, from the oldest in memory on. False when the run is no longer
+    /// this node's: one that stood still may not know yet, and what it wrote would look like all there is.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`] when the log does not answer.
+    pub async fn keep_frames(&self, live: &LiveRun) -> Result<bool, QueryError> {
+        if live.hub.is_kept() {
+            return Ok(true);
+        }
+        let lease = self.store.lease(live.log, &live.run_id).await?;
+        let ours = lease.is_some_and(|(node, epoch)| epoch == live.epoch && node.as_ref() == Some(&self.node_id));
+        if ours {
+            live.hub.keep();
+        }
+        Ok(ours)
+    }
+
     /// Takes `live` out of this node's runs, unless a later lease of the same run has taken its place.
     pub fn forget(&self, key: &(LogId, RunId), live: &Arc<LiveRun>) {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 //! Every interface executes commands and asks queries here; nothing else starts, stops or changes a run.
 
 mod cancel;
+mod commit;
 mod drive;
 mod engine;
 mod error;

@@ -25,8 +25,9 @@ pub(crate) async fn listen(inner: Arc<Inner>, log: LogId, mut position: u64) {
         tokio::select! {
             run = asked.recv() => {
                 // A request that was lost, or overtaken by others, comes again.
-                if let Some(live) = run.ok().and_then(|(log, run)| inner.live(log, &run)) {
-                    live.hub.keep();
+                if let Some(live) = run.ok().and_then(|(log, run)| inner.live(log, &run))
+                    && inner.keep_frames(&live).await.unwrap_or(false)
+                {
                     inner.frames.soon(&live);
                 }
                 continue;

@@ -16,7 +16,8 @@ use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, Meta, St
 use serde_json::Map;
 
 use crate::cancel::cancel_run;
-use crate::drive::{Driver, last_runs};
+use crate::commit::last_runs;
+use crate::drive::Driver;
 use crate::engine::{Engine, Inner, Outcome};
 use crate::error::ExecuteError;
 use crate::frame::{RunMeta, frames_of, set_frame};

@@ -73,8 +73,9 @@ impl Watch {
         run: RunId,
         after: Option<u64>,
     ) -> Result<Option<Self>, QueryError> {
-        if let Some(live) = engine.inner.live(log, &run) {
-            live.hub.keep();
+        if let Some(live) = engine.inner.live(log, &run)
+            && engine.inner.keep_frames(&live).await?
+        {
             let (_, begun_at) = live.hub.bounds();
             let (meta, status, source) = (live.hub.meta.clone(), live.status(), Source::Here(live));
             return Ok(Some(Self::new(engine, log, run, meta, status, after, begun_at, source)));
@@ -207,8 +208,9 @@ impl Watch {
         }
         if self.engine.inner.stopping.is_cancelled() {
             self.source = Source::Done;
-        } else if let Some(live) = self.engine.inner.live(self.log, &self.run) {
-            live.hub.keep();
+        } else if let Some(live) = self.engine.inner.live(self.log, &self.run)
+            && self.engine.inner.keep_frames(&live).await?
+        {
             self.source = Source::Here(live);
         } else if self.engine.run(self.log, &self.run).await?.is_none_or(|state| over(state.status)) {
             self.source = Source::Ended;

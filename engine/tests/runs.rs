@@ -508,6 +508,11 @@ async fn a_run_that_waits_is_let_go_when_another_node_has_taken_it_over() {
     world.store.declare_dead(still.node_id()).await.unwrap();
     let next = world.engine().await;
     assert_eq!(ended(&next, &run).await.content(), "over there");
+    // Nobody watched the run. What the node that lost it still has would look like all there is.
+    let watch = still.watch(LOG, &run, None).await.unwrap().unwrap();
+    assert_eq!(watch.counts().await.unwrap(), (0, 0));
+    assert!(world.store.frames().read(LOG, &run, None, 1).await.unwrap().is_empty());
+    drop(watch);
     until("the run is let go", async || still.run_count() == 0).await;
     assert_eq!(ended(&still, &run).await.content(), "over there");
     still.shutdown().await;

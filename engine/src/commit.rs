@@ -1,0 +1,277 @@
+//! What a driver commits: outcomes together with what comes next, in one append, and then shows to the watchers.
+
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use daybook_domain::event::DomainEvent;
+use daybook_domain::ids::{RunId, StreamId};
+use daybook_domain::run::{RunCommand, RunEvent, RunState};
+use daybook_domain::session::SessionEvent;
+use daybook_store::{Append, AppendError, Expected, LeaseOp, Meta, StreamWrite, Subject};
+
+use crate::drive::{Driver, Exit};
+use crate::engine::Inner;
+use crate::frame::{FrameBody, frame_count, frames_of, set_frame};
+use crate::plan::{Action, Plan};
+
+impl Driver {
+    /// Takes in what is in the log and not in the state: requests to cancel, and what this node appended without ever
+    /// hearing that it was done. That has its frames' indexes, so it is shown before anything else gets them.
+    pub async fn catch_up(&mut self) -> Result<(), Exit> {
+        let stream = StreamId::run(&self.live.run_id);
+        for recorded in self.engine.store.read_stream(self.live.log, &stream, self.version).await? {
+            if let DomainEvent::Run(event) = &recorded.event {
+                self.state.evolve(event);
+                let (first, frames) = frames_of(event, &self.state);
+                if first == self.live.hub.next_index() && !frames.is_empty() {
+                    self.live.hub.push(self.state.updated_ms / 1000, frames);
+                    self.engine.frames.soon(&self.live);
+                }
+            }
+            self.version = recorded.version;
+        }
+        Ok(())
+    }
+
+    /// Commits `facts` and what comes next in one append; gives the work that comes next.
+    /// Facts that others made untrue meanwhile (the run was cancelled) are dropped.
+    pub async fn advance(&mut self, facts: Vec<RunEvent>, session: Vec<SessionEvent>) -> Result<Action, Exit> {
+        let mut backoff = backoff();
+        loop {
+            // Text must be in the table before the event that says it is complete, or that ends a run that was cancelled
+            // or taken over in the middle of it; again, when the event was not taken.
+            let Ok(written) = self.engine.frames.flush(&self.live).await else {
+                if self.pause_for(backoff.next().unwrap_or(Duration::from_secs(2))).await {
+                    return Err(Exit::Moved);
+                }
+                continue;
+            };
+            let (mut events, mut state) = self.still_true(&facts);
+            // What came too late changes nothing in the session either.
+            let session = if events.is_empty() && !facts.is_empty() { &[][..] } else { &session[..] };
+            let plan = self.plan(&mut state, &mut events, session).await?;
+            let session_events: Vec<SessionEvent> = session.iter().cloned().chain(plan.session).collect();
+            if events.is_empty() && session_events.is_empty() {
+                return Ok(plan.action);
+            }
+            let appended = self.append(&mut events, &session_events, plan.leaves).await;
+            if let (Ok(()), Some(last)) = (&appended, written) {
+                self.live.hub.flushed(last);
+            }
+            match appended {
+                Ok(()) if matches!(plan.action, Action::Stop) && !plan.leaves => return Err(Exit::Moved),
+                Ok(()) => return Ok(plan.action),
+                Err(AppendError::Conflict { .. }) => self.catch_up().await?,
+                Err(AppendError::LostLease { .. } | AppendError::Duplicate { .. }) => return Err(Exit::Moved),
+                Err(AppendError::Store(error)) if error.is_temporary() => {
+                    tracing::warn!(run = %self.live.run_id, %error, "the log does not answer; the run waits");
+                    if self.pause_for(backoff.next().unwrap_or(Duration::from_secs(2))).await {
+                        return Err(Exit::Moved);
+                    }
+                    if let Err(error) = self.catch_up().await {
+                        tracing::debug!(run = %self.live.run_id, %error, "still waiting for the log");
+                    }
+                }
+                Err(AppendError::Store(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Commits one event alone, without planning what comes next; false when others appended to the run meanwhile.
+    pub async fn record(&mut self, event: RunEvent) -> Result<bool, Exit> {
+        match self.append(&mut [event], &[], false).await {
+            Ok(()) => Ok(true),
+            Err(AppendError::Conflict { .. }) => Ok(false),
+            Err(AppendError::Store(error)) => Err(error.into()),
+            Err(_) => Err(Exit::Moved),
+        }
+    }
+
+    fn still_true(&self, facts: &[RunEvent]) -> (Vec<RunEvent>, RunState) {
+        let mut state = self.state.clone();
+        let mut events = Vec::new();
+        for fact in facts {
+            match state.decide(RunCommand(fact.clone())) {
+                Ok(decided) => {
+                    decided.iter().for_each(|event| state.evolve(event));
+                    events.extend(decided);
+                }
+                Err(why) => tracing::debug!(run = %self.live.run_id, %why, "an outcome came too late"),
+            }
+        }
+        (events, state)
+    }
+
+    async fn plan(
+        &mut self,
+        state: &mut RunState,
+        events: &mut Vec<RunEvent>,
+        session: &[SessionEvent],
+    ) -> Result<Plan, Exit> {
+        if self.engine.stopping.is_cancelled() {
+            // Nothing new starts; what happened is recorded, and tools that run are awaited.
+            return match (events.is_empty(), self.in_flight.is_empty()) {
+                (true, true) => Err(Exit::Moved),
+                (_, false) => Ok(Plan::only(Action::AwaitTools)),
+                (false, true) => Ok(Plan::only(Action::Stop)),
+            };
+        }
+        self.learn_history().await?;
+        let mut session_state = {
+            let known = self.engine.sessions.lock(self.live.log, &self.live.hub.meta.session_id).await;
+            known.state.state.clone()
+        };
+        for event in session {
+            if let SessionEvent::StateChanged(changed) = event
+                && let Some(patch) = changed.patch.get()
+            {
+                patch.apply(&mut session_state);
+            }
+        }
+        let (ids, messages) = self.history.as_ref().map_or((&[][..], &[][..]), |(ids, read)| (ids, read));
+        loop {
+            let planner = self.planner((ids, messages), session_state.clone());
+            let plan = planner.plan(state)?;
+            plan.events.iter().for_each(|event| state.evolve(event));
+            events.extend(plan.events.iter().cloned());
+            // Calls whose outcome is unknown were set aside: something else comes next.
+            if matches!(plan.action, Action::AwaitTools) && self.in_flight.is_empty() {
+                continue;
+            }
+            return Ok(plan);
+        }
+    }
+
+    async fn learn_history(&mut self) -> Result<(), Exit> {
+        if self.history.is_some() {
+            return Ok(());
+        }
+        let ids = if self.state.iterations > 0 {
+            self.state.history.clone()
+        } else {
+            let mut known = self.engine.sessions.lock(self.live.log, &self.live.hub.meta.session_id).await;
+            if known.version == 0 {
+                self.engine.sessions.refresh(self.live.log, &self.live.hub.meta.session_id, &mut known).await?;
+            }
+            last_runs(&known.state.recent, self.agent.config.history_runs)
+        };
+        let messages = self.engine.history(self.live.log, &ids).await?;
+        self.history = Some((ids, messages));
+        Ok(())
+    }
+
+    /// Commits events of the run and of its session, all or nothing, and shows them.
+    pub async fn append(
+        &mut self,
+        events: &mut [RunEvent],
+        session: &[SessionEvent],
+        leaves: bool,
+    ) -> Result<(), AppendError> {
+        let mut index = self.live.hub.next_index();
+        for event in events.iter_mut() {
+            set_frame(event, index);
+            index += frame_count(event);
+        }
+        let meta = &self.live.hub.meta;
+        let subject = Subject { session: meta.session_id.clone(), user: meta.user_id.clone() };
+        let mut writes = Vec::with_capacity(2);
+        if !events.is_empty() {
+            writes.push(StreamWrite {
+                stream: StreamId::run(&self.live.run_id),
+                expected: Expected::Version(self.version),
+                subject: Some(subject.clone()),
+                events: events.iter().cloned().map(DomainEvent::from).collect(),
+            });
+        }
+        if !session.is_empty() {
+            writes.push(StreamWrite {
+                stream: StreamId::session(&meta.session_id),
+                expected: Expected::Any,
+                subject: Some(subject),
+                events: session.iter().cloned().map(DomainEvent::from).collect(),
+            });
+        }
+        let (tree, node, epoch) = (self.live.run_id.clone(), self.engine.node_id.clone(), self.epoch);
+        let lease = if leaves { LeaseOp::Release { tree, node, epoch } } else { LeaseOp::Hold { tree, node, epoch } };
+        let meta = self.engine.meta();
+        let request = Append { log_id: self.live.log, writes, command: None, lease, meta };
+        let appended = self.engine.store.append(request).await?;
+        if !events.is_empty() {
+            self.version = appended.versions.first().copied().unwrap_or(self.version);
+        }
+        self.show(events);
+        if let (false, Some(version)) = (session.is_empty(), appended.versions.last()) {
+            self.engine.session_appended(self.live.log, &self.live.hub.meta.session_id, session, *version).await;
+        }
+        Ok(())
+    }
+
+    /// Takes committed events into the state and shows them to the watchers.
+    pub fn show(&mut self, events: &[RunEvent]) {
+        for event in events {
+            self.state.evolve(event);
+            let (_, frames) = frames_of(event, &self.state);
+            if !frames.is_empty() {
+                self.live.hub.push(self.state.updated_ms / 1000, frames);
+            }
+        }
+        self.engine.frames.soon(&self.live);
+    }
+
+    /// Shows a piece of text or reasoning.
+    pub fn show_piece(&self, piece: FrameBody) {
+        self.live.hub.push(self.engine.now_ms() / 1000, [piece]);
+        self.engine.frames.soon(&self.live);
+    }
+}
+
+impl Inner {
+    /// What the log records of the engine's own appends.
+    pub fn meta(&self) -> Meta {
+        Meta {
+            principal: "system".to_owned(),
+            interface: "engine".to_owned(),
+            correlation_id: None,
+            causation_id: None,
+            occurred_at_ms: self.now_ms(),
+        }
+    }
+
+    /// Takes session events that this node appended into its fold, and rings up the run whose turn it is.
+    pub async fn session_appended(
+        &self,
+        log: daybook_domain::LogId,
+        session: &daybook_domain::SessionId,
+        events: &[SessionEvent],
+        version: u64,
+    ) {
+        let mut known = self.sessions.lock(log, session).await;
+        known.appended(events.iter(), version);
+        if events.iter().any(|event| matches!(event, SessionEvent::RunEnded(_))) {
+            if known.version < version
+                && let Err(error) = self.sessions.refresh(log, session, &mut known).await
+            {
+                tracing::warn!(%session, %error, "a session was not read; its next run looks for itself");
+            }
+            let waiting = known.state.active.as_ref().and_then(|run| self.live(log, run));
+            if let Some(next) = waiting {
+                next.turn.notify_one();
+            }
+        }
+    }
+}
+
+/// The last `count` of `recent`, oldest first.
+pub(crate) fn last_runs(recent: &std::collections::VecDeque<RunId>, count: u32) -> Vec<RunId> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    recent.iter().skip(recent.len().saturating_sub(count)).cloned().collect()
+}
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
