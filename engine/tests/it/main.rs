@@ -1,0 +1,7 @@
+//! The whole engine without a network: a scripted model, counted tools, a manual clock, and a real log.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
+
+mod nodes;
+mod runs;
+mod world;

@@ -1,0 +1,289 @@
+//! A scripted model, counted tools, a manual clock, and a real log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use daybook_domain::command::{Envelope, Principal, StartRun};
+use daybook_domain::component::{AgentConfig, ComponentRef, ModelRef};
+use daybook_domain::event::DomainEvent;
+use daybook_domain::ids::{ComponentId, LogId, RunId, SessionId, StreamId};
+use daybook_domain::message::{CallMetrics, Replay, ToolCall};
+use daybook_domain::run::{OnBusy, RunMode, RunState};
+use daybook_domain::tool::{Effect, ToolSpec};
+use daybook_engine::{Engine, EngineOptions, Outcome, Ports, Registry};
+use daybook_models::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, ModelError, ModelInfo};
+use daybook_store::embedded::{Embedded, EmbeddedOptions};
+use daybook_store::{MasterKey, Store, StoreOptions};
+use daybook_tools::{Tool, ToolContext, ToolError, ToolSet};
+use futures::{StreamExt, stream};
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+
+pub const LOG: LogId = LogId::DEFAULT;
+
+/// After this long something that was to happen counts as never happening.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// One answer of the scripted model: pieces, and whether it then waits for a permit before it goes on.
+#[derive(Clone)]
+pub enum Turn {
+    Say(&'static str),
+    Hold(&'static str),
+    Call(&'static [(&'static str, &'static str, &'static str)]),
+    /// Asks for the tool `pure` under this id, with this signed thought.
+    Think(&'static str, &'static str),
+    Fail(u16),
+}
+
+pub struct Script {
+    pub info: ModelInfo,
+    pub turns: Mutex<VecDeque<Turn>>,
+    pub requests: Mutex<Vec<ChatRequest>>,
+    pub go_on: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl ChatModel for Script {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    async fn stream(&self, request: ChatRequest) -> Result<ChatStream, ModelError> {
+        self.requests.lock().unwrap().push(request);
+        let turn = self.turns.lock().unwrap().pop_front().unwrap_or(Turn::Say("Hi Alice!"));
+        let go_on = self.go_on.clone();
+        Ok(match turn {
+            Turn::Fail(status) => {
+                let error = ModelError::Status { status, message: "scripted failure".into(), retry_after: None };
+                stream::iter([Err(error)]).boxed()
+            }
+            Turn::Call(calls) => {
+                let call = |(id, name, arguments): &(&str, &str, &str)| ToolCall {
+                    id: (*id).into(),
+                    name: (*name).into(),
+                    arguments: (*arguments).into(),
+                };
+                let tool_calls = calls.iter().map(call).collect();
+                stream::iter([Ok(done("", tool_calls))]).boxed()
+            }
+            Turn::Think(id, thought) => {
+                let items = vec![json!({"thought": thought, "signature": "s"})];
+                let replay = Some(Replay { protocol: "p".into(), model: "m".into(), items });
+                let call = ToolCall { id: id.into(), name: "pure".into(), arguments: "{}".into() };
+                let ChatEvent::Done(answer) = done("", vec![call]) else { panic!("no end") };
+                stream::iter([Ok(ChatEvent::Done(Box::new(ChatResponse { replay, ..*answer })))]).boxed()
+            }
+            Turn::Say(text) => pieces(text).chain(stream::iter([Ok(done(text, vec![]))])).boxed(),
+            Turn::Hold(text) => {
+                let end = stream::once(async move {
+                    go_on.acquire().await.unwrap().forget();
+                    Ok(done(text, vec![]))
+                });
+                pieces(text).chain(end).boxed()
+            }
+        })
+    }
+}
+
+pub fn pieces(text: &'static str) -> impl stream::Stream<Item = Result<ChatEvent, ModelError>> + Send {
+    stream::iter(text.split_inclusive(' ').map(|word| Ok(ChatEvent::Text(word.to_owned()))))
+}
+
+pub fn done(text: &str, tool_calls: Vec<ToolCall>) -> ChatEvent {
+    ChatEvent::Done(Box::new(ChatResponse {
+        text: text.to_owned(),
+        reasoning: None,
+        replay: None,
+        tool_calls,
+        finish_reason: "stop".into(),
+        provider_data: Some(json!({"id": "x"})),
+        metrics: CallMetrics::default(),
+    }))
+}
+
+/// A tool that counts its calls and waits for a permit when its arguments say so.
+pub struct Counted {
+    pub spec: ToolSpec,
+    pub calls: Arc<Mutex<Vec<String>>>,
+    pub given: Arc<Mutex<Vec<Map<String, Value>>>>,
+    pub go_on: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl Tool for Counted {
+    fn spec(&self) -> &ToolSpec {
+        &self.spec
+    }
+
+    async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
+        self.calls.lock().unwrap().push(context.idempotency_key.clone());
+        self.given.lock().unwrap().push(arguments.clone());
+        if arguments.get("hold").is_some() {
+            self.go_on.acquire().await.unwrap().forget();
+        }
+        if let Some(key) = arguments.get("key").and_then(Value::as_str) {
+            context.set_state(key, json!(true));
+        }
+        if arguments.get("fail").is_some() {
+            return Err(ToolError::failed("it broke"));
+        }
+        Ok("ok".to_owned())
+    }
+}
+
+pub struct World {
+    pub postgres: Embedded,
+    pub folder: tempfile::TempDir,
+    pub store: Store,
+    pub model: Arc<Script>,
+    pub calls: Arc<Mutex<Vec<String>>>,
+    pub given: Arc<Mutex<Vec<Map<String, Value>>>>,
+    pub tool_go_on: Arc<Semaphore>,
+    pub clock: Arc<AtomicI64>,
+    pub ids: Arc<AtomicU64>,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .unwrap();
+        let options = EmbeddedOptions { dir: folder.path().to_owned(), bin_dir: None };
+        let postgres = Embedded::start(options).await.unwrap();
+        let key = MasterKey::load_or_create(&folder.path().join("master.key")).unwrap();
+        let store = Store::open(StoreOptions::new(postgres.url(), key)).await.unwrap();
+        let info = ModelInfo { id: "m".into(), provider: "P".into(), class: "C".into() };
+        let go_on = Arc::new(Semaphore::new(0));
+        let model = Script { info, turns: Mutex::default(), requests: Mutex::default(), go_on };
+        Self {
+            postgres,
+            folder,
+            store,
+            model: Arc::new(model),
+            calls: Arc::default(),
+            given: Arc::default(),
+            tool_go_on: Arc::new(Semaphore::new(0)),
+            clock: Arc::new(AtomicI64::new(1_700_000_000_000)),
+            ids: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    pub fn script(&self, turns: impl IntoIterator<Item = Turn>) {
+        self.model.turns.lock().unwrap().extend(turns);
+    }
+
+    pub async fn engine(&self) -> Engine {
+        let mut registry = Registry::default();
+        registry.add_model("main", self.model.clone());
+        let mut tools: ToolSet = BTreeMap::new();
+        for (name, effect) in [("pure", Effect::Pure), ("idem", Effect::Idempotent), ("harm", Effect::Unsafe)] {
+            let spec = ToolSpec {
+                name: name.into(),
+                description: String::new(),
+                parameters: json!({"type": "object"}),
+                effect,
+                timeout_seconds: 60,
+            };
+            let (calls, given) = (self.calls.clone(), self.given.clone());
+            let tool = Counted { spec, calls, given, go_on: self.tool_go_on.clone() };
+            tools.insert(name.into(), Arc::new(tool));
+        }
+        registry.add_agent(config(), tools).unwrap();
+        let (clock, ids) = (self.clock.clone(), self.ids.clone());
+        let ports = Ports {
+            clock: Arc::new(move || clock.load(Ordering::SeqCst)),
+            ids: Arc::new(move || uuid::Uuid::from_u64_pair(7, ids.fetch_add(1, Ordering::SeqCst))),
+        };
+        let options = EngineOptions { grace: Duration::from_millis(200), ..EngineOptions::default() };
+        Engine::start(self.store.clone(), registry, options, ports).await.unwrap()
+    }
+
+    /// The node dies: its tasks are gone, its leases are found without a living node.
+    pub async fn kill(&self, engine: Engine) {
+        let node = engine.node_id().to_owned();
+        engine.abandon();
+        self.store.declare_dead(&node).await.unwrap();
+    }
+
+    pub async fn kinds(&self, run: &RunId) -> Vec<String> {
+        let recorded = self.store.read_stream(LOG, &StreamId::run(run), 0).await.unwrap();
+        recorded
+            .iter()
+            .map(|recorded| match &recorded.event {
+                DomainEvent::Run(event) => event.kind().to_owned(),
+                other => panic!("{other:?} in a run's stream"),
+            })
+            .collect()
+    }
+
+    pub async fn close(self) {
+        self.store.close().await;
+        self.postgres.stop().await.unwrap();
+        self.folder.close().unwrap();
+    }
+}
+
+pub fn config() -> AgentConfig {
+    AgentConfig {
+        id: ComponentId::parse("my-agent").unwrap(),
+        name: "My Agent".into(),
+        description: None,
+        role: None,
+        instructions: vec!["Be brief.".into()],
+        model: ModelRef { key: "main".into(), id: "m".into(), provider: "P".into(), class: "C".into() },
+        temperature: None,
+        max_tokens: None,
+        output_schema: None,
+        tools: vec![],
+        history_runs: 2,
+        session_state: Map::new(),
+        max_iterations: 5,
+        metadata: Map::new(),
+    }
+}
+
+pub fn start(message: &str, session: &str) -> StartRun {
+    StartRun {
+        component: ComponentRef::agent(ComponentId::parse("my-agent").unwrap()),
+        run_id: None,
+        session_id: Some(SessionId::parse(session).unwrap()),
+        user_id: None,
+        message: message.into(),
+        media: vec![],
+        mode: RunMode::Plain,
+        on_busy: OnBusy::Enqueue,
+        cancel_on_disconnect: false,
+        session_state: None,
+        dependencies: None,
+        metadata: None,
+        output_schema: None,
+    }
+}
+
+pub fn envelope(command: impl Into<daybook_domain::command::Command>) -> Envelope {
+    Envelope::new(Principal::anonymous(), "test", command)
+}
+
+pub async fn run(engine: &Engine, command: StartRun) -> RunId {
+    match engine.execute(envelope(command)).await.unwrap() {
+        Outcome::Accepted { run_id, .. } => run_id,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub async fn ended(engine: &Engine, run: &RunId) -> RunState {
+    tokio::time::timeout(PATIENCE, engine.wait(LOG, run)).await.unwrap().unwrap().unwrap()
+}
+
+/// Polls until `ready`; the tests wait for what happens, never for time.
+pub async fn until(what: &str, mut ready: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !ready().await {
+        assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
