@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use http_body_util::BodyExt as _;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -200,8 +201,8 @@ impl ChatModel for ProviderModel {
 enum Link {
     /// Not opened yet.
     Waiting(Option<reqwest::RequestBuilder>),
-    /// The answer comes.
-    Open(reqwest::Response),
+    /// The answer comes. Its head is forgotten: it would hold on to the buffer that it was read into.
+    Open(reqwest::Body),
     /// Closed, because the answer is whole or failed.
     Closed,
 }
@@ -262,11 +263,16 @@ impl Live {
         if let Link::Waiting(call) = &mut self.link {
             let Some(call) = call.take() else { return Ok(None) };
             let response = call.send().await.map_err(|error| self.transport(&error))?;
-            self.link = Link::Open(self.check(response).await?);
+            self.link = Link::Open(self.check(response).await?.into());
         }
-        let Link::Open(response) = &mut self.link else { return Ok(None) };
-        let chunk = response.chunk().await;
-        chunk.map_err(|error| self.transport(&error))
+        loop {
+            let Link::Open(body) = &mut self.link else { return Ok(None) };
+            let Some(frame) = body.frame().await else { return Ok(None) };
+            // Trailers tell nothing that is read here.
+            if let Ok(chunk) = frame.map_err(|error| self.transport(&error))?.into_data() {
+                return Ok(Some(chunk));
+            }
+        }
     }
 
     /// The response, when it is the beginning of an answer.
