@@ -12,7 +12,7 @@ use crate::database::Database;
 use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::reload::{Source, definitions};
-use crate::server::{Daybook, Running, Signals};
+use crate::server::{Daybook, Running, Signals, is_open_to_others};
 use crate::{demo, doctor, init, logging};
 
 /// Shown below the options: what people want to do first.
@@ -168,6 +168,9 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
 fn check(file: Option<PathBuf>) -> Result<(), Error> {
     let (path, definitions) = definitions(named(file).as_ref())?.ok_or(ConfigError::NoFile)?;
     let settings = Settings::from_layers([definitions.server.clone(), environment()?])?;
+    if is_open_to_others(&settings) {
+        return Err(definitions.places.blame(Error::Public(settings.host)));
+    }
     say(&init::summary(&path, &definitions, &settings)?)
 }
 

@@ -17,7 +17,10 @@ pub(crate) fn start(settings: &Settings) -> Result<(), ConfigError> {
     let from_environment = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|level| !level.is_empty());
     let level = settings.log_level.clone().or(from_environment).unwrap_or_else(|| USUAL.to_owned());
     let filter = parse(&level)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written (the disk is full, its reader gone) is lost, and nothing else: telling of it on standard
+    // error too would panic in whatever was going on.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let _ = match settings.log_format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

@@ -9,7 +9,7 @@ use daybook_engine::{Engine, EngineOptions, Ports, Registry};
 use daybook_projections::Runner;
 use daybook_rest::{AppState, BoxEndpoint, EndpointExt as _, Routes};
 use daybook_store::{MasterKey, Store};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,9 @@ use crate::handle::Handle;
 use crate::hooks::Hooks;
 use crate::host;
 use crate::run::AgentHandle;
+
+/// How many connections may wait to be accepted; the system may allow fewer (on Linux `net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// What a stop may take beyond twice `limits.shutdown_seconds`, which hooks and running work may use up.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
@@ -307,6 +310,12 @@ fn presented(settings: &Settings) -> daybook_rest::Settings {
     }
 }
 
+/// Whether others could reach `host`, and nobody would be asked who they are; a name is not looked up.
+pub(crate) fn is_open_to_others(settings: &Settings) -> bool {
+    let address = settings.host.parse::<std::net::IpAddr>();
+    !settings.insecure && address.is_ok_and(|address| !address.is_loopback())
+}
+
 /// Takes the port, unless others could reach it and nobody would be asked who they are.
 pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Error> {
     let host = |source| Error::Host { host: settings.host.clone(), source };
@@ -316,9 +325,22 @@ pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, Error> {
     if !private && !settings.insecure {
         return Err(Error::Public(settings.host.clone()));
     }
-    let first = addresses.first().copied();
-    let address = first.ok_or_else(|| host(std::io::Error::other("it names no address")))?;
-    TcpListener::bind(addresses.as_slice()).await.map_err(|source| Error::Bind { address, source })
+    let mut failed = None;
+    for address in addresses {
+        match bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(source) => failed = failed.or(Some(Error::Bind { address, source })),
+        }
+    }
+    Err(failed.unwrap_or_else(|| host(std::io::Error::other("it names no address"))))
+}
+
+/// As [`TcpListener::bind`], but with room for a crowd: with its 128 places, clients that come at once are turned away.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The signals that end a server. What arrives before [`Signals::next`] is called is kept.

@@ -1,6 +1,7 @@
 //! Drives one run: commits what happened together with what comes next, then does it, until nothing comes next here.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use daybook_domain::ids::RunId;
 use daybook_domain::message::Message;
 use daybook_domain::run::{Ending, ErrorKind, RunState, RunStatus};
 use daybook_store::StoreError;
+use futures::FutureExt as _;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -107,12 +109,22 @@ impl Driver {
 
     /// Drives the run from `action` until it ends, waits for a person, or moves.
     pub async fn drive(self, action: Action) {
-        Box::pin(self.run(Some(action))).await;
+        self.guarded(Some(action)).await;
     }
 
     /// Drives a run that was taken over, from where its fold stands.
     pub async fn drive_on(self) {
-        Box::pin(self.run(None)).await;
+        self.guarded(None).await;
+    }
+
+    /// A defect ends the driving, not the run: its lease is found without a run, given up, and taken up by who can.
+    async fn guarded(self, next: Option<Action>) {
+        let (engine, live) = (self.engine.clone(), self.live.clone());
+        if AssertUnwindSafe(Box::pin(self.run(next))).catch_unwind().await.is_err() {
+            tracing::error!(run = %live.run_id, "a run's driver panicked; the run is given up, to be taken up anew");
+            engine.forget(&(live.log, live.run_id.clone()), &live);
+            live.leave(Left::Moved);
+        }
     }
 
     async fn run(mut self, mut next: Option<Action>) {

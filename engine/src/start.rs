@@ -94,7 +94,13 @@ impl Start<'_> {
                 // Another node may have let the session go; refuse only on what the log says.
                 Err(ExecuteError::Session(_)) => {
                     self.inner.sessions.refresh(self.log, &self.session_id, &mut known).await?;
-                    self.decide(&known).await?
+                    match self.decide(&known).await {
+                        // It may be this very command's run that the session is busy with.
+                        Err(ExecuteError::Session(why)) => {
+                            return self.executed().await?.ok_or(ExecuteError::Session(why));
+                        }
+                        decided => decided?,
+                    }
                 }
                 decided => decided?,
             };
@@ -261,6 +267,16 @@ impl Start<'_> {
         };
         if let Err(error) = cancel_run(engine, self.envelope, command).await {
             tracing::warn!(run = %self.run_id, %error, "the run that holds the session was not interrupted; this one waits");
+        }
+    }
+
+    /// What the same command came to when it was executed before, if it was.
+    async fn executed(&self) -> Result<Option<Outcome>, ExecuteError> {
+        let Some(key) = &self.key else { return Ok(None) };
+        match self.inner.store.executed(self.log, key).await? {
+            None => Ok(None),
+            Some((false, _)) => Err(ExecuteError::KeyReused),
+            Some((true, run)) => self.earlier(&run).await.map(Some),
         }
     }
 

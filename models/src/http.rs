@@ -9,8 +9,8 @@ use crate::port::ModelError;
 
 /// The longest error body that is read.
 pub(crate) const MAX_ERROR_BYTES: usize = 64 << 10;
-/// The longest answer, streamed or whole.
-pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// The longest answer, streamed or whole: far more than any model says, and little enough that some may be open at once.
+pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 /// A client that gives up connecting after `connect`. It follows no redirects: none is meant for a POST. It speaks HTTP/1.1,
 /// a connection for each call: over HTTP/2 all calls of a provider share one, which takes as many at a time as the provider

@@ -78,6 +78,8 @@ impl<P: Projection> Poster<P> {
         let options = self.store.pool().connect_options();
         let mut db = PgConnection::connect_with(&options).await?;
         sqlx::raw_sql(SETTINGS).execute(&mut db).await?;
+        // Whatever it was, it is over for a node that stands by; one that leads finds out when it posts.
+        self.trouble.send_replace(None);
         if !lead::take(&mut db, &lock_key(P::NAME, self.scope()), self.silence, &self.stop).await? {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use crate::kept;
 use crate::keys::{DataKey, Keyring};
 use crate::prepare::{SPILLED, event_place};
 use crate::store::Store;
-use crate::types::{Entry, RawEntry, RawRecorded, Recorded, StreamInfo};
+use crate::types::{CommandKey, Entry, RawEntry, RawRecorded, Recorded, StreamInfo};
 
 // The same columns in the same order in each statement: `raw` takes them by number.
 const AFTER: &str = "SELECT log_id, position, stream_id, version, event_id, type, schema_version, payload::text, \
@@ -43,6 +43,24 @@ impl Store {
     ) -> Result<Vec<Recorded>, StoreError> {
         let raws = raw_stream_from(self.pool(), log, stream, after_version, after_position).await?;
         self.decode_all(raws).await?.into_iter().collect()
+    }
+
+    /// What a command's key stands for: whether it was executed with the same body, and the resource it made; `None` when the
+    /// key is new.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn executed(&self, log: LogId, command: &CommandKey) -> Result<Option<(bool, String)>, StoreError> {
+        let found: Option<(Vec<u8>, String)> = sqlx::query_as(
+            "SELECT body_hash, resource FROM commands WHERE log_id = $1 AND principal = $2 AND route = $3 AND key = $4",
+        )
+        .bind(log.0)
+        .bind(&command.principal)
+        .bind(&command.route)
+        .bind(&command.key)
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(found.map(|(hash, resource)| (hash == command.body_hash, resource)))
     }
 
     /// What a view takes of the events after position `from` up to `to`: those of the types it `wants`, and those whose

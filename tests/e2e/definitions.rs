@@ -48,3 +48,14 @@ async fn the_schema_is_printed_for_editors() {
     assert_eq!((code, &schema["title"]), (Some(0), &Value::from("daybook.yaml")));
     jsonschema::validator_for(&schema).unwrap();
 }
+
+#[tokio::test]
+async fn check_refuses_what_serve_would_refuse() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("daybook.yaml");
+    std::fs::write(&path, "server:\n  host: 0.0.0.0\n").unwrap();
+    let told = daybook().arg("check").arg(&path).output().await.unwrap();
+    let said = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(told.status.code(), Some(2), "{said}");
+    assert!(said.contains("daybook.yaml:2:9: ") && said.contains("--insecure"), "{said}");
+}

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{World, ids_of, text};
+use crate::support::{Script, World, ids_of, text};
 
 #[tokio::test]
 async fn the_same_key_fifty_times_at_once_is_one_run_and_fifty_equal_answers() {
@@ -64,4 +64,28 @@ async fn a_key_is_still_known_after_a_restart_and_in_the_background() {
     let again: Value = again.json().await.unwrap();
     assert_eq!((&again["run_id"], &again["session_id"]), (&first["run_id"], &json!("s")));
     assert_eq!(world.model.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_sent_again_is_not_refused_because_of_its_own_run() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let script = Script::say(&["a ", "b"]).hold(1, "gate").message();
+    let ask = async |key: &str| {
+        let fields = [("message", script.as_str()), ("session_id", "s"), ("stream", "false"), ("background", "true")];
+        let request = server.api.request("my-agent", &[&fields[..], &[("on_busy", "reject")]].concat());
+        request.header("Idempotency-Key", key).send().await.unwrap()
+    };
+    let first = ask("k").await;
+    assert_eq!(first.status(), 202);
+    let first: Value = first.json().await.unwrap();
+    // The session is busy with that very run.
+    let again = ask("k").await;
+    assert_eq!(again.status(), 202);
+    assert_eq!(again.json::<Value>().await.unwrap()["run_id"], first["run_id"]);
+    assert_eq!(ask("other").await.status(), 409);
+    world.model.open("gate");
+    let run = text(&first["run_id"]);
+    server.api.until("my-agent", run, "s", "COMPLETED").await;
+    assert_eq!(ids_of(&server.api.runs("my-agent", "s").await), [run]);
 }

@@ -1,9 +1,11 @@
 //! What an operator sees: whether a node is ready, and what happens while the database is away.
 
+use std::path::{Path, PathBuf};
+
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
-use crate::support::{Script, World, answer, eventually, said, text};
+use crate::support::{Script, Server, World, answer, eventually, said, text};
 
 #[tokio::test]
 async fn a_node_without_its_database_says_so_and_recovers_by_itself() {
@@ -71,17 +73,21 @@ async fn what_is_said_while_the_database_is_away_is_there_to_resume() {
     }
 }
 
+/// Definitions of one agent, with a limit.
+fn define(world: &World, limit: &str) -> PathBuf {
+    let path = world.dir.path().join("daybook.yaml");
+    let model = format!("provider: openai\n    id: m\n    base_url: {}\n    retries: 0", world.model.url);
+    let definitions = format!(
+        "server:\n  limits:\n    {limit}\nmodels:\n  main:\n    {model}\nagents:\n  - id: my-agent\n    model: main\n"
+    );
+    std::fs::write(&path, definitions).unwrap();
+    path
+}
+
 #[tokio::test]
 async fn a_node_that_is_full_says_so_and_refuses_more() {
     let world = World::new().await;
-    let path = world.dir.path().join("daybook.yaml");
-    let definitions = format!(
-        "server:\n  limits:\n    max_runs: 2\n    shutdown_seconds: 60\nmodels:\n  main:\n    provider: openai\n    id: m\n    \
-         base_url: {}\n    retries: 0\nagents:\n  - id: my-agent\n",
-        world.model.url
-    );
-    std::fs::write(&path, definitions).unwrap();
-    let server = world.serve(&path).await;
+    let server = world.serve(&define(&world, "max_runs: 2")).await;
     let script = Script::say(&["a ", "b"]).hold(1, "gate").message();
     for n in 0..2 {
         let (session, run) = (format!("s{n}"), format!("r{n}"));
@@ -101,5 +107,15 @@ async fn a_node_that_is_full_says_so_and_refuses_more() {
     }
     let ready = async || (server.api.get("/ready").send().await.unwrap().status() == 200).then_some(());
     eventually("there is room again", ready).await;
+    assert!(server.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let world = World::new().await;
+    let definitions = define(&world, "max_runs: 100");
+    let server = Server::start(world.serving(&definitions), Path::new("/dev/full")).await;
+    let run = server.api.run("my-agent", &[("message", "Hello"), ("session_id", "s")]).await;
+    assert_eq!(run["status"], "COMPLETED");
     assert!(server.terminate().await.success());
 }

@@ -172,3 +172,19 @@ async fn a_stopped_node_hands_its_runs_over() {
     next.shutdown().await;
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_driver_panics_is_taken_up_anew() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    world.script([Turn::Panic, Turn::Say("after all")]);
+    let run = run(&engine, start("go", "s")).await;
+    until("the run has ended", async || {
+        engine.run(LOG, &run).await.unwrap().is_some_and(|state| state.status == RunStatus::Completed)
+    })
+    .await;
+    assert_eq!(engine.run(LOG, &run).await.unwrap().unwrap().content(), "after all");
+    assert_eq!(world.model.requests.lock().unwrap().len(), 2);
+    engine.shutdown().await;
+    world.close().await;
+}

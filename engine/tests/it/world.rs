@@ -36,6 +36,8 @@ pub enum Turn {
     /// Asks for the tool `pure` under this id, with this signed thought.
     Think(&'static str, &'static str),
     Fail(u16),
+    /// A defect in the midst of a run.
+    Panic,
 }
 
 pub struct Script {
@@ -76,6 +78,7 @@ impl ChatModel for Script {
                 let ChatEvent::Done(answer) = done("", vec![call]) else { panic!("no end") };
                 stream::iter([Ok(ChatEvent::Done(Box::new(ChatResponse { replay, ..*answer })))]).boxed()
             }
+            Turn::Panic => stream::once(async { panic!("a defect, on purpose") }).boxed(),
             Turn::Say(text) => pieces(text).chain(stream::iter([Ok(done(text, vec![]))])).boxed(),
             Turn::Hold(text) => {
                 let end = stream::once(async move {

@@ -1,7 +1,8 @@
 //! Servers as processes of their own, so that they can be killed.
 
 use std::collections::HashMap;
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -33,6 +34,15 @@ pub fn daybook() -> Command {
     let mut command = Command::new(built("daybook"));
     clean(&mut command);
     command
+}
+
+/// What a server logged, from the beginning; bounded, because a test may let it log to a device.
+fn written(log: &Path) -> String {
+    let mut text = Vec::new();
+    if let Ok(file) = File::open(log) {
+        file.take(16 << 20).read_to_end(&mut text).ok();
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// What this machine's environment says must not decide a test.
@@ -144,12 +154,18 @@ impl World {
 
     /// `daybook serve` with these definitions.
     pub async fn serve(&self, config: &Path) -> Server {
+        let log = self.dir.path().join(format!("{}.log", uuid::Uuid::now_v7()));
+        Server::start(self.serving(config), &log).await
+    }
+
+    /// How `daybook serve` is started with these definitions.
+    pub fn serving(&self, config: &Path) -> Command {
         let mut command = daybook();
         command.args(["serve", "--port", "0", "--config"]).arg(config).arg("--data-dir").arg(self.data_dir());
         if let Some(database) = &self.database {
             command.env("DATABASE_URL", &database.url).env("DAYBOOK_MASTER_KEY", &database.key);
         }
-        Server::start(command, &self.dir.path().join(format!("{}.log", uuid::Uuid::now_v7()))).await
+        command
     }
 
     /// How a server is started.
@@ -197,7 +213,7 @@ impl Server {
             None
         };
         let Ok(Some(address)) = timeout(PATIENCE, address).await else {
-            return Err(std::fs::read_to_string(log).unwrap_or_default());
+            return Err(written(log));
         };
         Ok(Self { api: Api::at(&format!("http://{address}")), child, log: log.to_owned() })
     }
@@ -242,7 +258,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let log = written(&self.log);
             let last: Vec<&str> = log.lines().rev().take(40).collect();
             eprintln!("--- the server's last words");
             last.iter().rev().for_each(|line| eprintln!("{line}"));
