@@ -168,7 +168,7 @@ async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> Result<(), E
     let config = inner.config(log, &accepted.config_hash).await?;
     let Some(meta) = RunMeta::of(&state, &config) else { return Ok(()) };
     tracing::info!(run = %lease.tree, epoch = lease.epoch, "took a run over");
-    let kept = state.keeps_frames() || !inner.store.frames().read(log, &lease.tree, None, 1).await?.is_empty();
+    let kept = state.keeps_frames() || !inner.store.frames().spans(log, &lease.tree).await?.is_empty();
     let hub = Hub::new(Arc::new(meta), (lease.epoch - 1) * EPOCH_FRAMES, kept);
     let live = LiveRun::new(log, lease.epoch, hub);
     let key = (log, lease.tree.clone());

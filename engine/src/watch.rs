@@ -116,19 +116,11 @@ impl Watch {
             // While the database is away, reading it says so better.
             let _ = self.engine.inner.frames.flush(live).await;
         }
-        let mut spans = Vec::new();
-        let mut after = None;
-        loop {
-            let chunks = self.engine.inner.store.frames().read(self.log, &self.run, after, AT_ONCE).await?;
-            if chunks.is_empty() {
-                break;
-            }
-            for chunk in chunks {
-                // Chunks may overlap; what an earlier one held is not counted again.
-                let first = after.map_or(chunk.first_index, |after: u64| chunk.first_index.max(after + 1));
-                spans.push(first..chunk.last_index + 1);
-                after = after.max(Some(chunk.last_index));
-            }
+        let (mut spans, mut after) = (Vec::new(), None);
+        for (first, last) in self.engine.inner.store.frames().spans(self.log, &self.run).await? {
+            // Chunks may overlap; what an earlier one held is not counted again.
+            spans.push(after.map_or(first, |after: u64| first.max(after + 1))..last + 1);
+            after = after.max(Some(last));
         }
         if matches!(self.source, Source::Ended) && (!spans.is_empty() || self.was_streamed().await?) {
             let rest = event_frames(&self.engine, self.log, &self.run, &self.meta, after).await?;
@@ -253,7 +245,7 @@ impl Watch {
     }
 
     async fn table_is_empty(&self) -> Result<bool, QueryError> {
-        Ok(self.engine.inner.store.frames().read(self.log, &self.run, None, 1).await?.is_empty())
+        Ok(self.engine.inner.store.frames().spans(self.log, &self.run).await?.is_empty())
     }
 
     /// Takes the next chunks from the table; false when there are none.
@@ -276,15 +268,10 @@ fn over(status: RunStatus) -> bool {
     status.is_end() || status == RunStatus::Paused
 }
 
+/// The index after the last one in the table.
 async fn last_index(engine: &Engine, log: LogId, run: &RunId) -> Result<u64, QueryError> {
-    let mut after = None;
-    loop {
-        let chunks = engine.inner.store.frames().read(log, run, after, AT_ONCE).await?;
-        match chunks.last() {
-            Some(_) => after = chunks.iter().map(|chunk| chunk.last_index).max(),
-            None => return Ok(after.map_or(0, |last| last + 1)),
-        }
-    }
+    let spans = engine.inner.store.frames().spans(log, run).await?;
+    Ok(spans.into_iter().map(|(_, last)| last + 1).max().unwrap_or(0))
 }
 
 fn frames_in(chunk: &FrameChunk, meta: &Arc<RunMeta>) -> Vec<Frame> {

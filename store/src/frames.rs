@@ -91,6 +91,24 @@ impl FrameStore {
         Ok(())
     }
 
+    /// The first and the last index of each chunk of a run tree, in order, without reading what is in them. Chunks may
+    /// overlap; those whose key was erased are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn spans(&self, log: LogId, tree: &RunId) -> Result<Vec<(u64, u64)>, StoreError> {
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT f.first_index, f.last_index FROM frames f WHERE f.log_id = $1 AND f.tree_id = $2 \
+             AND (SELECT k.key_id FROM keys k WHERE k.log_id = $1 AND k.key_id = f.key_id) IS NOT NULL \
+             ORDER BY f.first_index",
+        )
+        .bind(log.0)
+        .bind(tree.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|(first, last)| (first as u64, last as u64)).collect())
+    }
+
     /// At most `limit` chunks of a run tree that hold frames after `after_index` (or from the first), in order. The
     /// first may begin before it. Chunks whose key was erased are left out.
     ///

@@ -161,7 +161,7 @@ async fn watch(api: &Api, run: String) -> std::io::Result<TcpStream> {
     post(api, &format!("/agents/my-agent/runs/{run}/resume"), &[("session_id", run.clone())]).await
 }
 
-/// A request by hand, as small as it can be, and the first bytes of its answer.
+/// A request by hand, as small as it can be, and the first bytes of its answer. A crowd may be told to come again.
 async fn post(api: &Api, path: &str, fields: &[(&str, String)]) -> std::io::Result<TcpStream> {
     let host = api.base.trim_start_matches("http://");
     let url = Url::parse_with_params("http://host/", fields).unwrap();
@@ -171,11 +171,18 @@ async fn post(api: &Api, path: &str, fields: &[(&str, String)]) -> std::io::Resu
          content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n",
         form.len()
     );
-    let mut stream = TcpStream::connect(host).await?;
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(form.as_bytes()).await?;
-    let mut status = [0; 12];
-    stream.read_exact(&mut status).await?;
-    assert_eq!(std::str::from_utf8(&status), Ok("HTTP/1.1 200"));
-    Ok(stream)
+    let mut refused = 0;
+    loop {
+        let mut stream = TcpStream::connect(host).await?;
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(form.as_bytes()).await?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await?;
+        match &status {
+            b"HTTP/1.1 200" => return Ok(stream),
+            b"HTTP/1.1 503" if refused < 60 => refused += 1,
+            other => panic!("{}", String::from_utf8_lossy(other)),
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
 }

@@ -98,6 +98,10 @@ async fn frames_are_read_in_order_from_where_a_watcher_was() {
     assert_eq!(frames.read(LOG, &run("a"), Some(2), 1).await.unwrap(), all[1..2]);
     assert_eq!(frames.read(LOG, &run("a"), Some(5), 10).await.unwrap(), all[2..]);
     assert!(frames.read(LOG, &run("a"), Some(1_000_001), 10).await.unwrap().is_empty());
+    assert_eq!(frames.spans(LOG, &run("a")).await.unwrap(), [(0, 2), (3, 5), (1_000_000, 1_000_001)]);
+    assert!(frames.spans(LOG, &run("c")).await.unwrap().is_empty());
+    assert!(store.erase_session(LOG, &all[0].subject.session).await.unwrap());
+    assert!(frames.spans(LOG, &run("a")).await.unwrap().is_empty());
     store.close().await;
 }
 
