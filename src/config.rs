@@ -238,7 +238,7 @@ pub enum ConfigError {
     #[error("the settings cannot be used: {0}")]
     Layers(#[source] Box<figment::Error>),
     /// The definitions cannot be read.
-    #[error("{} cannot be read ({source}); name another file", path.display())]
+    #[error("{} cannot be read ({source}); name another file with --config, or as the argument of check", path.display())]
     File {
         /// The file.
         path: PathBuf,

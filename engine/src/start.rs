@@ -57,7 +57,7 @@ pub(crate) async fn start_run(
         resource: run_id.to_string(),
     });
     let start = Start { inner, log: envelope.log_id, agent, envelope, command, run_id, session_id, subject, key };
-    start.admit(engine, new_session).await
+    Box::pin(start.admit(engine, new_session)).await
 }
 
 /// Everything about one acceptance.
@@ -97,7 +97,7 @@ impl Start<'_> {
                     match self.decide(&known).await {
                         // It may be this very command's run that the session is busy with.
                         Err(ExecuteError::Session(why)) => {
-                            return self.executed().await?.ok_or(ExecuteError::Session(why));
+                            return Box::pin(self.executed()).await?.ok_or(ExecuteError::Session(why));
                         }
                         decided => decided?,
                     }
@@ -122,7 +122,7 @@ impl Start<'_> {
                     self.inner.sessions.refresh(self.log, &self.session_id, &mut known).await?;
                 }
                 Err(AppendError::Duplicate { same_body: false, .. }) => return Err(ExecuteError::KeyReused),
-                Err(AppendError::Duplicate { resource, .. }) => return self.earlier(&resource).await,
+                Err(AppendError::Duplicate { resource, .. }) => return Box::pin(self.earlier(&resource)).await,
                 Err(AppendError::LostLease { .. }) => {
                     return Err(ExecuteError::RunExists(self.run_id.to_string()));
                 }

@@ -181,7 +181,7 @@ impl ChatModel for ProviderModel {
             .header(ACCEPT, HeaderValue::from_static(accept))
             .body(body);
         let live = Live {
-            link: Link::Waiting(Some(call)),
+            link: Link::Waiting(Some(Box::new(call))),
             frames: if self.protocol.is_lines() { Frames::lines() } else { Frames::events() },
             may_be_whole: self.protocol.may_be_whole(),
             reader: self.protocol.reader(),
@@ -200,7 +200,7 @@ impl ChatModel for ProviderModel {
 /// The connection of one call.
 enum Link {
     /// Not opened yet.
-    Waiting(Option<reqwest::RequestBuilder>),
+    Waiting(Option<Box<reqwest::RequestBuilder>>),
     /// The answer comes. Its head is forgotten: it would hold on to the buffer that it was read into.
     Open(reqwest::Body),
     /// Closed, because the answer is whole or failed.
