@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use daybook_domain::run::{RunEvent, ToolCallCompleted, ToolCallFailed, ToolOutcomeUnknown};
 use daybook_domain::session::{SessionEvent, SessionStateChanged, StatePatch};
-use daybook_tools::{Tool, ToolContext};
+use daybook_tools::{Tool, ToolContext, ToolOutput};
 use futures::FutureExt;
 use serde_json::{Map, Value};
 
@@ -24,7 +24,7 @@ const MOST_PROGRESS: usize = 4096;
 /// How a tool call ended.
 pub(crate) struct ToolEnd {
     call_id: String,
-    result: Result<String, String>,
+    result: Result<ToolOutput, String>,
     patch: StatePatch,
     duration: f64,
 }
@@ -162,7 +162,7 @@ impl Driver {
                         at: at_ms / 1000,
                     }));
                 }
-                let result = redact_json(&self.engine.redactor, &result).into();
+                let result = redact_json(&self.engine.redactor, &result.text).into();
                 RunEvent::ToolCallCompleted(ToolCallCompleted { call_id, result, duration, frame: 0, at_ms })
             }
             Err(error) => {
@@ -214,7 +214,11 @@ async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, 
 }
 
 /// A tool that panics has failed; it does not take the run with it.
-async fn guarded(tool: &Arc<dyn Tool>, context: ToolContext, arguments: Map<String, Value>) -> Result<String, String> {
+async fn guarded(
+    tool: &Arc<dyn Tool>,
+    context: ToolContext,
+    arguments: Map<String, Value>,
+) -> Result<ToolOutput, String> {
     match AssertUnwindSafe(tool.call(context, arguments)).catch_unwind().await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the tool broke down".to_owned()),

@@ -263,13 +263,7 @@ mod tests {
     }
 
     fn tool(name: &str, parameters: Value) -> ToolSpec {
-        ToolSpec {
-            name: name.into(),
-            description: String::new(),
-            parameters,
-            effect: Effect::Pure,
-            timeout_seconds: 60,
-        }
+        ToolSpec::new(name, "", parameters).effect(Effect::Pure)
     }
 
     fn tools() -> Vec<ToolSpec> {

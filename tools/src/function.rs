@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use daybook_domain::tool::{Effect, ToolSpec};
+use daybook_domain::tool::{ApprovalRule, Effect, Gate, ToolSpec};
+use futures::TryFutureExt as _;
 use futures::future::BoxFuture;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
@@ -14,9 +15,9 @@ use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::{Tool, ToolContext, ToolError};
+use crate::{Tool, ToolContext, ToolError, ToolOutput};
 
-type Call = dyn Fn(ToolContext, Map<String, Value>) -> BoxFuture<'static, Result<String, ToolError>> + Send + Sync;
+type Call = dyn Fn(ToolContext, Map<String, Value>) -> BoxFuture<'static, Result<ToolOutput, ToolError>> + Send + Sync;
 
 /// A tool whose code is a closure and whose arguments are a type.
 ///
@@ -47,23 +48,18 @@ impl FunctionTool {
     ///
     /// `name` is what the model calls, `description` what it reads, `effect` what a second call does: after a crash
     /// pure and idempotent tools are called again, and for an unsafe one a person is asked.
-    pub fn new<A, F, R>(name: impl Into<String>, description: impl Into<String>, effect: Effect, function: F) -> Self
+    pub fn new<A, F, R, O>(name: impl Into<String>, description: impl Into<String>, effect: Effect, function: F) -> Self
     where
         A: DeserializeOwned + JsonSchema + Send + 'static,
         F: Fn(ToolContext, A) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<String, ToolError>> + Send + 'static,
+        R: Future<Output = Result<O, ToolError>> + Send + 'static,
+        O: Into<ToolOutput> + 'static,
     {
-        let spec = ToolSpec {
-            name: name.into(),
-            description: description.into(),
-            parameters: parameters_of::<A>(),
-            effect,
-            timeout_seconds: 60,
-        };
+        let spec = ToolSpec::new(name, description, parameters_of::<A>()).effect(effect);
         let reader = Arguments::<A>::of(&spec);
-        let call = move |context, arguments| -> BoxFuture<'static, Result<String, ToolError>> {
+        let call = move |context, arguments| -> BoxFuture<'static, Result<ToolOutput, ToolError>> {
             match reader.read(arguments) {
-                Ok(arguments) => Box::pin(function(context, arguments)),
+                Ok(arguments) => Box::pin(function(context, arguments).map_ok(Into::into)),
                 Err(error) => Box::pin(std::future::ready(Err(error))),
             }
         };
@@ -74,6 +70,33 @@ impl FunctionTool {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.spec.timeout_seconds = timeout.as_secs().max(1);
+        self
+    }
+
+    /// How often a call that failed is tried again at once, unless the tool is unsafe; never unless said.
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.spec.retries = retries;
+        self
+    }
+
+    /// What is asked of a person before it runs, or instead of running it.
+    #[must_use]
+    pub fn gate(mut self, gate: Gate) -> Self {
+        self.spec.gate = gate;
+        self
+    }
+
+    /// A person is asked whether it may run.
+    #[must_use]
+    pub fn confirm(self) -> Self {
+        self.gate(Gate::Confirmation)
+    }
+
+    /// The approval its calls need.
+    #[must_use]
+    pub fn approval(mut self, rule: ApprovalRule) -> Self {
+        self.spec.approval = Some(rule);
         self
     }
 }
@@ -90,7 +113,7 @@ impl Tool for FunctionTool {
         &self.spec
     }
 
-    async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
+    async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
         (self.call)(context, arguments).await
     }
 }
@@ -219,7 +242,7 @@ mod tests {
     }
 
     async fn call(arguments: Value) -> Result<String, ToolError> {
-        booking().call(context(), arguments.as_object().cloned().unwrap()).await
+        booking().call(context(), arguments.as_object().cloned().unwrap()).await.map(|output| output.text)
     }
 
     #[test]
@@ -246,7 +269,7 @@ mod tests {
     async fn fitting_arguments_reach_the_closure_with_the_context() {
         let context = context();
         let arguments = json!({"city": "Oslo", "nights": 2}).as_object().cloned().unwrap();
-        assert_eq!(booking().call(context.clone(), arguments).await.unwrap(), "Oslo 2 None []");
+        assert_eq!(booking().call(context.clone(), arguments).await.unwrap().text, "Oslo 2 None []");
         assert_eq!(context.patch().set.get("nights"), Some(&json!(2)));
     }
 

@@ -4,7 +4,9 @@
 mod builtin;
 mod function;
 mod port;
+mod source;
 
 pub use builtin::{calculator, current_time};
 pub use function::FunctionTool;
-pub use port::{Tool, ToolContext, ToolError, ToolSet};
+pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
+pub use source::{SourceError, ToolSource};

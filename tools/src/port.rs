@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use daybook_domain::ids::{RunId, SessionId, UserId};
+use daybook_domain::media::Media;
 use daybook_domain::session::StatePatch;
 use daybook_domain::tool::ToolSpec;
 use serde_json::{Map, Value};
@@ -26,6 +27,28 @@ impl ToolError {
     /// A failure with this message.
     pub fn failed(message: impl std::fmt::Display) -> Self {
         Self::Failed(message.to_string())
+    }
+}
+
+/// What a tool gives: words for the model, and media that come with them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ToolOutput {
+    /// What the model reads.
+    pub text: String,
+    /// Pictures, sound, videos and files. They are kept with the run, shown to clients, and given to models that take
+    /// them.
+    pub media: Vec<Media>,
+}
+
+impl From<String> for ToolOutput {
+    fn from(text: String) -> Self {
+        Self { text, media: Vec::new() }
+    }
+}
+
+impl From<&str> for ToolOutput {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
     }
 }
 
@@ -137,7 +160,7 @@ pub trait Tool: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ToolError`], whose message the model reads.
-    async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError>;
+    async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError>;
 }
 
 /// Tools by name.

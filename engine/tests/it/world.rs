@@ -17,7 +17,7 @@ use daybook_engine::{Engine, EngineOptions, Outcome, Ports, Registry};
 use daybook_models::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, ModelError, ModelInfo};
 use daybook_store::embedded::{Embedded, EmbeddedOptions};
 use daybook_store::{MasterKey, Store, StoreOptions};
-use daybook_tools::{Tool, ToolContext, ToolError, ToolSet};
+use daybook_tools::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 use futures::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
@@ -121,7 +121,7 @@ impl Tool for Counted {
         &self.spec
     }
 
-    async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<String, ToolError> {
+    async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
         self.calls.lock().unwrap().push(context.idempotency_key.clone());
         self.given.lock().unwrap().push(arguments.clone());
         if arguments.get("hold").is_some() {
@@ -133,7 +133,7 @@ impl Tool for Counted {
         if arguments.get("fail").is_some() {
             return Err(ToolError::failed("it broke"));
         }
-        Ok("ok".to_owned())
+        Ok("ok".into())
     }
 }
 
@@ -184,13 +184,7 @@ impl World {
         registry.add_model("main", self.model.clone());
         let mut tools: ToolSet = BTreeMap::new();
         for (name, effect) in [("pure", Effect::Pure), ("idem", Effect::Idempotent), ("harm", Effect::Unsafe)] {
-            let spec = ToolSpec {
-                name: name.into(),
-                description: String::new(),
-                parameters: json!({"type": "object"}),
-                effect,
-                timeout_seconds: 60,
-            };
+            let spec = ToolSpec::new(name, "", json!({"type": "object"})).effect(effect);
             let (calls, given) = (self.calls.clone(), self.given.clone());
             let tool = Counted { spec, calls, given, go_on: self.tool_go_on.clone() };
             tools.insert(name.into(), Arc::new(tool));

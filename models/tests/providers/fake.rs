@@ -222,13 +222,8 @@ pub fn message(role: Role, content: &str) -> Message {
 }
 
 pub fn request() -> ChatRequest {
-    let weather = ToolSpec {
-        name: "weather".into(),
-        description: "The weather".into(),
-        parameters: json!({"type": "object", "properties": {"city": {"type": "string"}}}),
-        effect: Effect::Pure,
-        timeout_seconds: 60,
-    };
+    let city = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let weather = ToolSpec::new("weather", "The weather", city).effect(Effect::Pure);
     ChatRequest {
         messages: vec![message(Role::System, "Be brief."), message(Role::User, "Hi")],
         tools: vec![weather],
