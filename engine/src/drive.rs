@@ -28,6 +28,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How often a run that met an error of our own tries to go on before it is ended with that error.
 const MAX_STUMBLES: u32 = 10;
 
+/// How often a run's driver may panic on a node before it is ended there.
+const MAX_PANICS: u32 = 3;
+
 /// How many words of tools may wait to be shown; further ones are not.
 const PROGRESS: usize = 64;
 
@@ -122,7 +125,10 @@ impl Driver {
         let (engine, live) = (self.engine.clone(), self.live.clone());
         if AssertUnwindSafe(Box::pin(self.run(next))).catch_unwind().await.is_err() {
             tracing::error!(run = %live.run_id, "a run's driver panicked; the run is given up, to be taken up anew");
-            engine.forget(&(live.log, live.run_id.clone()), &live);
+            let key = (live.log, live.run_id.clone());
+            let before = engine.panics.get(&key).await.unwrap_or(0);
+            engine.panics.insert(key.clone(), before + 1).await;
+            engine.forget(&key, &live);
             live.leave(Left::Moved);
         }
     }
@@ -130,6 +136,15 @@ impl Driver {
     async fn run(mut self, mut next: Option<Action>) {
         let mut stumbles = 0;
         let live = self.live.clone();
+        // Each time it may have cost a model call.
+        let panics = self.engine.panics.get(&(live.log, live.run_id.clone())).await.unwrap_or(0);
+        if panics >= MAX_PANICS && self.catch_up().await.is_ok() {
+            let message = "Daybook could not go on with this run: it broke down again and again (see the server's log)";
+            if Box::pin(self.give_up(message)).await {
+                let left = Left::Finished(Arc::new(self.state.clone()));
+                return Box::pin(self.leave(left)).await;
+            }
+        }
         let left = loop {
             let gone = live.lost.run_until_cancelled(Box::pin(self.go(next.take()))).await;
             match gone.unwrap_or(Err(Exit::Moved)) {
@@ -142,7 +157,8 @@ impl Driver {
                     if self.pause_for(Duration::from_secs(1)).await {
                         break Left::Moved;
                     }
-                    if stumbles >= MAX_STUMBLES && Box::pin(self.give_up(&error)).await {
+                    let message = || format!("Daybook could not go on with this run: {error}");
+                    if stumbles >= MAX_STUMBLES && Box::pin(self.give_up(&message())).await {
                         break Left::Finished(Arc::new(self.state.clone()));
                     }
                 }
@@ -167,10 +183,9 @@ impl Driver {
     }
 
     /// Ends a run that cannot go on, rather than leave its caller waiting for ever; false when that failed too.
-    async fn give_up(&mut self, error: &Exit) -> bool {
-        let message = format!("Daybook could not go on with this run: {error}");
+    async fn give_up(&mut self, message: &str) -> bool {
         let planner = self.planner((&[], &[]), Map::new());
-        let mut plan = planner.finish(&self.state, Ending::Fail(ErrorKind::InternalError, message));
+        let mut plan = planner.finish(&self.state, Ending::Fail(ErrorKind::InternalError, message.to_owned()));
         let ended = self.append(&mut plan.events, &plan.session, true).await;
         if let Err(error) = &ended {
             tracing::error!(run = %self.live.run_id, %error, "a run that cannot go on could not be ended either");

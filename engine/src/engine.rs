@@ -113,6 +113,8 @@ pub(crate) struct Inner {
     pub configs: Cache<String, Arc<AgentConfig>>,
     /// Messages of ended runs, for the histories of later ones.
     pub ended: Cache<(LogId, RunId), Arc<Vec<Message>>>,
+    /// How often the drivers of runs panicked here.
+    pub panics: Cache<(LogId, RunId), u32>,
 }
 
 /// The run engine. Cheap to clone.
@@ -143,6 +145,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             abandoned: CancellationToken::new(),
             configs: Cache::new(10_000),
+            panics: Cache::new(10_000),
             ended: Cache::builder()
                 .eviction_policy(EvictionPolicy::lru())
                 .weigher(|_, messages: &Arc<Vec<Message>>| weigh(messages))

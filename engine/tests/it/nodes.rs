@@ -178,13 +178,23 @@ async fn a_run_whose_driver_panics_is_taken_up_anew() {
     let world = World::new().await;
     let engine = world.engine().await;
     world.script([Turn::Panic, Turn::Say("after all")]);
-    let run = run(&engine, start("go", "s")).await;
-    until("the run has ended", async || {
-        engine.run(LOG, &run).await.unwrap().is_some_and(|state| state.status == RunStatus::Completed)
-    })
-    .await;
-    assert_eq!(engine.run(LOG, &run).await.unwrap().unwrap().content(), "after all");
+    let ends = async |command, status| {
+        let run = run(&engine, command).await;
+        until("the run has ended", async || {
+            engine.run(LOG, &run).await.unwrap().is_some_and(|state| state.status == status)
+        })
+        .await;
+        engine.run(LOG, &run).await.unwrap().unwrap()
+    };
+    let state = ends(start("go", "s"), RunStatus::Completed).await;
+    assert_eq!(state.content(), "after all");
     assert_eq!(world.model.requests.lock().unwrap().len(), 2);
+
+    // Not for ever: each time it may cost a model call.
+    world.script([Turn::Panic, Turn::Panic, Turn::Panic, Turn::Panic]);
+    let state = ends(start("go", "t"), RunStatus::Error).await;
+    assert!(state.error.unwrap().1.contains("again and again"));
+    assert_eq!(world.model.requests.lock().unwrap().len(), 5);
     engine.shutdown().await;
     world.close().await;
 }
