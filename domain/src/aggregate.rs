@@ -3,6 +3,7 @@
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
 
+use crate::approval::{ApprovalCommand, ApprovalError, ApprovalEvent, ApprovalState};
 use crate::component::{ComponentError, ComponentEvent, ComponentState, Configure};
 use crate::run::{RunCommand, RunError, RunEvent, RunState};
 use crate::session::{AdmitRun, SessionError, SessionEvent, SessionState};
@@ -42,5 +43,8 @@ aggregate!(SessionState, "session", AdmitRun, SessionEvent, SessionError, |state
     state.admit(command).map(|(_, events)| events)
 });
 aggregate!(ComponentState, "component", Configure, ComponentEvent, ComponentError, |state, command| {
+    state.decide(command)
+});
+aggregate!(ApprovalState, "approval", ApprovalCommand, ApprovalEvent, ApprovalError, |state, command| {
     state.decide(command)
 });

@@ -1,7 +1,7 @@
 //! What every event has: a type name, a schema version, and a stored form with personal values kept apart.
 
 use crate::personal;
-use crate::{component::ComponentEvent, run::RunEvent, session::SessionEvent};
+use crate::{approval::ApprovalEvent, component::ComponentEvent, run::RunEvent, session::SessionEvent};
 
 /// An event as the log keeps it, before encryption.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub enum DomainEvent {
     Session(SessionEvent),
     /// Of a component's configuration.
     Component(ComponentEvent),
+    /// Of an approval.
+    Approval(ApprovalEvent),
 }
 
 impl DomainEvent {
@@ -63,6 +65,7 @@ impl DomainEvent {
             Self::Run(event) => event.store(),
             Self::Session(event) => event.store(),
             Self::Component(event) => event.store(),
+            Self::Approval(event) => event.store(),
         }
     }
 
@@ -79,6 +82,9 @@ impl DomainEvent {
         }
         if let Some(event) = ComponentEvent::decode(kind, version, payload, personal)? {
             return Ok(Self::Component(event));
+        }
+        if let Some(event) = ApprovalEvent::decode(kind, version, payload, personal)? {
+            return Ok(Self::Approval(event));
         }
         Err(DecodeError::UnknownType(kind.to_owned()))
     }

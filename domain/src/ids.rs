@@ -114,6 +114,10 @@ text_id!(
     /// Names an agent, team or workflow.
     ComponentId
 );
+text_id!(
+    /// Names an approval.
+    ApprovalId
+);
 
 /// Names a stream of the log: the aggregate's kind and its id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -136,6 +140,11 @@ impl StreamId {
         Self(format!("config:{hash}"))
     }
 
+    /// The stream of an approval.
+    pub fn approval(id: &ApprovalId) -> Self {
+        Self(format!("approval:{id}"))
+    }
+
     /// A stream name read back from the log.
     pub fn from_log(name: String) -> Self {
         Self(name)
@@ -149,6 +158,11 @@ impl StreamId {
     /// The run this is the stream of, if it is one.
     pub fn as_run(&self) -> Option<RunId> {
         self.0.strip_prefix("run:").and_then(|id| RunId::parse(id).ok())
+    }
+
+    /// The approval this is the stream of, if it is one.
+    pub fn as_approval(&self) -> Option<ApprovalId> {
+        self.0.strip_prefix("approval:").and_then(|id| ApprovalId::parse(id).ok())
     }
 
     /// The session this is the stream of, if it is one.

@@ -2,6 +2,7 @@
 //! Everything here is pure: no IO, no clock, no randomness. Times and ids come in with commands.
 
 mod aggregate;
+pub mod approval;
 pub mod command;
 pub mod component;
 pub mod event;
@@ -17,5 +18,5 @@ pub mod tool;
 pub mod usage;
 
 pub use event::{DomainEvent, StoredForm};
-pub use ids::{ComponentId, LogId, RunId, SessionId, StreamId, UserId};
+pub use ids::{ApprovalId, ComponentId, LogId, RunId, SessionId, StreamId, UserId};
 pub use personal::Personal;

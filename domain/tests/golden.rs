@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use daybook_domain::approval::*;
 use daybook_domain::component::{AgentConfig, ComponentConfigured, ComponentEvent, ComponentRef, ModelRef};
-use daybook_domain::ids::{ComponentId, RunId, SessionId, UserId};
+use daybook_domain::ids::{ApprovalId, ComponentId, RunId, SessionId, UserId};
 use daybook_domain::media::{Media, MediaContent, MediaKind};
 use daybook_domain::message::{CallMetrics, Replay};
 use daybook_domain::output::OutputSchema;
 use daybook_domain::run::*;
 use daybook_domain::session::*;
-use daybook_domain::tool::{Effect, ToolSpec};
+use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, OnExpiry, ToolSpec};
 use daybook_domain::usage::Usage;
 use daybook_domain::{DomainEvent, Personal};
 use serde_json::{Map, Value, json};
@@ -33,6 +34,7 @@ fn map() -> Map<String, Value> {
 fn samples() -> Vec<DomainEvent> {
     let mut all: Vec<DomainEvent> = run_samples().into_iter().map(DomainEvent::from).collect();
     all.extend(session_samples().into_iter().map(DomainEvent::from));
+    all.extend(approval_samples().into_iter().map(DomainEvent::from));
     all.push(ComponentEvent::Configured(ComponentConfigured { hash: "00ff".into(), config: config() }).into());
     all
 }
@@ -90,6 +92,8 @@ fn run_samples() -> Vec<RunEvent> {
             dependencies: Some(map()).into(),
             metadata: Some(map()).into(),
             output_schema: None.into(),
+            forked: None,
+            base: None.into(),
             at_ms: 1_700_000_000_123,
         }),
         RunEvent::TakenOver(RunTakenOver { node: "n".into(), epoch: 2, frame: 1_000_000, at_ms: 1 }),
@@ -135,6 +139,7 @@ fn run_samples() -> Vec<RunEvent> {
         RunEvent::ToolCallCompleted(ToolCallCompleted {
             call_id: "c-1".into(),
             result: text("ok"),
+            media: None.into(),
             duration: 0.5,
             frame: 6,
             at_ms: 4,
@@ -148,10 +153,27 @@ fn run_samples() -> Vec<RunEvent> {
         }),
         RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id: "c-1".into(), at_ms: 4 }),
         RunEvent::Paused(RunPaused {
-            requirements: vec![Requirement { call_id: "c-1".into(), kind: RequirementKind::UnknownOutcome }],
+            requirements: vec![Requirement::new("c-1", RequirementKind::UnknownOutcome)],
             frame: 7,
             at_ms: 5,
         }),
+        RunEvent::RequirementResolved(RequirementResolved {
+            call_id: "c-1".into(),
+            decision: Decision::Filled,
+            note: Some("why".to_owned()).into(),
+            values: Some(map()).into(),
+            result: Some("done".to_owned()).into(),
+            by: "user:alice".into(),
+            approval: Some(ApprovalId::parse("a-1").unwrap()),
+            at_ms: 5,
+        }),
+        RunEvent::Continued(RunContinued {
+            mode: RunMode::Streaming,
+            admission: Admission::Queued,
+            frame: 9,
+            at_ms: 5,
+        }),
+        RunEvent::Replaced(RunReplaced { by: RunId::parse("r-2").unwrap(), at_ms: 9 }),
         RunEvent::CancelRequested(CancelRequested {
             by: "anonymous".into(),
             why: Some("enough".to_owned()).into(),
@@ -191,7 +213,12 @@ fn session_samples() -> Vec<SessionEvent> {
             metadata: Some(map()).into(),
             at: 1,
         }),
-        SessionEvent::RunAdmitted(SessionRunAdmitted { run_id: run_id.clone(), admission: Admission::Queued, at: 1 }),
+        SessionEvent::RunAdmitted(SessionRunAdmitted {
+            run_id: run_id.clone(),
+            admission: Admission::Queued,
+            again: false,
+            at: 1,
+        }),
         SessionEvent::RunEnded(SessionRunEnded {
             run_id: run_id.clone(),
             status: RunStatus::Completed,
@@ -204,6 +231,59 @@ fn session_samples() -> Vec<SessionEvent> {
             patch: StatePatch { set: map(), unset: vec!["old".into()] }.into(),
             at: 2,
         }),
+    ]
+}
+
+fn approval_samples() -> Vec<ApprovalEvent> {
+    let field = InputField {
+        name: "to".into(),
+        kind: "string".into(),
+        description: Some("Whom".into()),
+        required: true,
+        asked: true,
+        choices: vec![json!("bob")],
+    };
+    let requirement = Requirement {
+        fields: vec![field],
+        silent: true,
+        approval: Some(ApprovalId::parse("a-1").unwrap()),
+        audited: true,
+        ..Requirement::new("c-1", RequirementKind::UserInput)
+    };
+    let rule = ApprovalRule {
+        kind: ApprovalKind::Required,
+        expires_after_seconds: Some(60),
+        on_expiry: OnExpiry::Fail,
+        remind_every_seconds: Some(10),
+        not_by_requester: true,
+    };
+    vec![
+        ApprovalEvent::Requested(ApprovalRequested {
+            approval_id: ApprovalId::parse("a-1").unwrap(),
+            run_id: RunId::parse("r-1").unwrap(),
+            session_id: SessionId::parse("s-1").unwrap(),
+            user_id: Some(UserId::parse("alice").unwrap()),
+            component: ComponentRef::agent(ComponentId::parse("my-agent").unwrap()),
+            source_name: "My Agent".into(),
+            requirement,
+            tool: "t".into(),
+            arguments: map().into(),
+            call_hash: "aa".into(),
+            rule,
+            expires_at_ms: Some(60_001),
+            at_ms: 1,
+        }),
+        ApprovalEvent::Resolved(ApprovalResolved {
+            verdict: Verdict::Rejected,
+            by: "anonymous".into(),
+            resolved_by: Some("boss".to_owned()).into(),
+            data: Some(map()).into(),
+            at_ms: 2,
+        }),
+        ApprovalEvent::Reminded(ApprovalReminded { count: 1, at_ms: 2 }),
+        ApprovalEvent::Expired(ApprovalExpired { at_ms: 3 }),
+        ApprovalEvent::Cancelled(ApprovalCancelled { at_ms: 3 }),
+        ApprovalEvent::Deleted(ApprovalDeleted { by: "user:boss".into(), at_ms: 4 }),
     ]
 }
 
@@ -225,7 +305,7 @@ fn every_released_event_is_still_read() {
         assert_eq!(read, event, "{} is read differently than it was written", form.kind);
     }
     let kinds = RunEvent::KINDS.iter().chain(SessionEvent::KINDS).chain(ComponentEvent::KINDS);
-    for (kind, version) in kinds {
+    for (kind, version) in kinds.chain(ApprovalEvent::KINDS) {
         assert!(covered.contains(&((*kind).to_owned(), *version)), "no sample of {kind} version {version}");
     }
 }

@@ -74,6 +74,15 @@ pub enum RunError {
     /// After a cancel request no call starts and no success is recorded.
     #[error("the run is being cancelled")]
     Cancelling,
+    /// It waits for nobody.
+    #[error("the run is not paused")]
+    NotPaused,
+    /// Not everything that was asked was answered.
+    #[error("the run waits for further answers")]
+    Unanswered,
+    /// Only a run that ended well can be replaced.
+    #[error("the run has not ended well")]
+    NotCompleted,
     /// The call is not one of this run's, or not in the state the event needs.
     #[error("call {0:?} is not waiting for this")]
     NoSuchCall(String),

@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::command::{OnBusy, RunMode};
+use super::requirement::{Decision, Requirement};
 use crate::component::ComponentRef;
 use crate::event::{DomainEvent, events};
-use crate::ids::{RunId, SessionId, UserId};
+use crate::ids::{ApprovalId, RunId, SessionId, UserId};
 use crate::media::Media;
-use crate::message::{CallMetrics, Replay, ToolCall};
+use crate::message::{CallMetrics, Message, Replay, ToolCall};
 use crate::output::OutputSchema;
 use crate::personal::Personal;
 use crate::session::Admission;
@@ -52,8 +53,29 @@ pub struct RunAccepted {
     /// The shape of the answer, where the caller wants another than the agent's.
     #[serde(default, skip_serializing_if = "Personal::is_absent")]
     pub output_schema: Personal<Option<OutputSchema>>,
+    /// The run it goes on from, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked: Option<Forked>,
+    /// What was said in that run up to there; the run's own messages follow.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub base: Personal<Option<Vec<Message>>>,
     /// Unix milliseconds.
     pub at_ms: i64,
+}
+
+/// Where a run goes on from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Forked {
+    /// The other run.
+    pub run_id: RunId,
+    /// How many of its messages are taken over, its system message included.
+    pub message_index: u32,
+    /// Whether its last answer is given anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub regenerated: bool,
+    /// The session the other run is of, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<SessionId>,
 }
 
 /// Another node took the run over, or the same after a restart.
@@ -149,6 +171,8 @@ pub enum ErrorKind {
     ModelTimeout,
     /// The run made as many model calls as it may.
     IterationLimit,
+    /// Nobody decided in time, and the tool's rule says that the run fails then.
+    ApprovalExpired,
     /// Daybook itself could not go on.
     InternalError,
 }
@@ -160,6 +184,7 @@ impl ErrorKind {
             Self::ModelProviderError => "model_provider_error",
             Self::ModelTimeout => "model_timeout",
             Self::IterationLimit => "iteration_limit",
+            Self::ApprovalExpired => "approval_expired",
             Self::InternalError => "internal_error",
         }
     }
@@ -207,6 +232,9 @@ pub struct ToolCallCompleted {
     pub call_id: String,
     /// What it said.
     pub result: Personal<String>,
+    /// Media that came with it.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub media: Personal<Option<Vec<Media>>>,
     /// Seconds it took.
     pub duration: f64,
     /// The index of the `ToolCallCompleted` frame.
@@ -239,23 +267,6 @@ pub struct ToolOutcomeUnknown {
     pub at_ms: i64,
 }
 
-/// What a paused run waits for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Requirement {
-    /// The tool call it is about.
-    pub call_id: String,
-    /// What is asked of a person.
-    pub kind: RequirementKind,
-}
-
-/// The kinds of requirements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RequirementKind {
-    /// Whether to run an unsafe tool again whose outcome is unknown, or what its result was.
-    UnknownOutcome,
-}
-
 /// The run waits for a person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunPaused {
@@ -263,6 +274,53 @@ pub struct RunPaused {
     pub requirements: Vec<Requirement>,
     /// The index of the `RunPaused` frame.
     pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// A person answered what was asked about a tool call. Nothing runs before everything asked was answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RequirementResolved {
+    /// The tool call.
+    pub call_id: String,
+    /// What was decided.
+    pub decision: Decision,
+    /// Why, for the model.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub note: Personal<Option<String>>,
+    /// Values by argument, or chosen labels by question.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub values: Personal<Option<Map<String, Value>>>,
+    /// What the model is given as the call's result.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub result: Personal<Option<String>>,
+    /// Who answered, as the server knows the caller.
+    pub by: String,
+    /// The approval that answered, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalId>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Everything was answered: the run goes on, or waits for its session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunContinued {
+    /// How who continued it waits.
+    pub mode: RunMode,
+    /// How the session let it in again.
+    pub admission: Admission,
+    /// The index of the `RunContinued` frame.
+    pub frame: u64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Another run took this ended one's place: it is no longer part of the conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunReplaced {
+    /// The other run.
+    pub by: RunId,
     /// Unix milliseconds.
     pub at_ms: i64,
 }
@@ -373,6 +431,12 @@ events! {
         ToolOutcomeUnknown(ToolOutcomeUnknown) = 1,
         /// It waits for a person.
         Paused(RunPaused) = 1,
+        /// A person answered.
+        RequirementResolved(RequirementResolved) = 1,
+        /// It goes on.
+        Continued(RunContinued) = 1,
+        /// Another took its place.
+        Replaced(RunReplaced) = 1,
         /// Somebody asked it to stop.
         CancelRequested(CancelRequested) = 1,
         /// It ended well.

@@ -3,15 +3,24 @@
 mod command;
 mod event;
 mod next;
+#[cfg(test)]
+mod pause_tests;
+mod requirement;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub use command::{OnBusy, RunCommand, RunError, RunMode};
 pub use event::{
-    CancelRequested, ErrorKind, ModelCallCompleted, ModelCallFailed, ModelCallRequested, RequestedCall, Requirement,
-    RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed, RunPaused, RunStage, RunSucceeded, RunTakenOver,
-    ToolCallCompleted, ToolCallFailed, ToolCallRequested, ToolOutcomeUnknown,
+    CancelRequested, ErrorKind, Forked, ModelCallCompleted, ModelCallFailed, ModelCallRequested, RequestedCall,
+    RequirementResolved, RunAccepted, RunCancelled, RunContinued, RunEvent, RunFailed, RunPaused, RunReplaced,
+    RunStage, RunSucceeded, RunTakenOver, ToolCallCompleted, ToolCallFailed, ToolCallRequested, ToolOutcomeUnknown,
 };
-pub use next::{Ending, Next, PendingTool};
-pub use state::{RunState, RunStatus, ToolOutcome, ToolRecord};
+pub use next::{Ending, Next};
+pub use requirement::{
+    Answer, AnswerError, Choice, Decision, Given, InputField, Question, REJECTED, Requirement, RequirementKind, needed,
+    questions,
+};
+pub use state::{RunState, RunStatus};
+pub use tools::{ToolOutcome, ToolRecord};

@@ -1,9 +1,8 @@
 //! What a run needs next, read from its state alone: the engine does it and appends the outcome.
 
 use super::event::ErrorKind;
-use super::state::{RunState, RunStatus, ToolOutcome};
-use crate::message::ToolCall;
-use crate::tool::Effect;
+use super::state::{RunState, RunStatus};
+use super::tools::{ToolOutcome, ToolRecord};
 
 /// What comes next for a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,8 +18,8 @@ pub enum Next {
         /// The id of the lost call, to be kept.
         call_id: Option<String>,
     },
-    /// Call these tools, beside each other.
-    CallTools(Vec<PendingTool>),
+    /// Call these tools, beside each other, as far as nothing must be asked before.
+    CallTools(Vec<ToolRecord>),
     /// Ask a person about calls whose outcome nobody knows.
     Pause(Vec<String>),
     /// Nothing until a person answers.
@@ -29,19 +28,6 @@ pub enum Next {
     Finish(Ending),
     /// Nothing, ever.
     Done,
-}
-
-/// A tool call without outcome.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PendingTool {
-    /// The call.
-    pub call: ToolCall,
-    /// How often it was requested before.
-    pub attempts: u32,
-    /// Its effect, once it was requested.
-    pub effect: Option<Effect>,
-    /// Its key, once it was requested.
-    pub idempotency_key: Option<String>,
 }
 
 /// How a run is to end.
@@ -56,8 +42,8 @@ pub enum Ending {
 }
 
 impl RunState {
-    /// What comes next, given the configured limit of model calls.
-    pub fn next(&self, max_iterations: u32) -> Next {
+    /// What comes next, given the configured limit of model calls, and whether its session lets a waiting run go.
+    pub fn next(&self, max_iterations: u32, granted: bool) -> Next {
         if self.accepted.is_none() || self.status.is_end() {
             return Next::Done;
         }
@@ -65,7 +51,7 @@ impl RunState {
             return Next::Finish(Ending::Cancel);
         }
         match self.status {
-            RunStatus::Pending => return Next::AwaitTurn,
+            RunStatus::Pending if !granted => return Next::AwaitTurn,
             RunStatus::Paused => return Next::AwaitPerson,
             _ => {}
         }
@@ -80,16 +66,16 @@ impl RunState {
     }
 
     fn after_model(&self, max_iterations: u32) -> Next {
-        let pending: Vec<PendingTool> = self.tools.iter().filter(|tool| tool.outcome.is_none()).map(pending).collect();
+        let pending: Vec<ToolRecord> = self.tools.iter().filter(|tool| tool.outcome.is_none()).cloned().collect();
         if !pending.is_empty() {
             return Next::CallTools(pending);
         }
-        let unknown = |tool: &&super::ToolRecord| tool.outcome == Some(ToolOutcome::Unknown);
+        let unknown = |tool: &&ToolRecord| tool.outcome == Some(ToolOutcome::Unknown);
         let unknown: Vec<String> = self.tools.iter().filter(unknown).map(|tool| tool.call.id.clone()).collect();
         if !unknown.is_empty() {
             return Next::Pause(unknown);
         }
-        let last = self.messages.iter().rev().find(|message| message.role == crate::message::Role::Assistant);
+        let last = self.own_messages().iter().rev().find(|message| message.role == crate::message::Role::Assistant);
         match last {
             Some(message) if message.tool_calls.is_empty() => Next::Finish(Ending::Succeed),
             _ if self.iterations >= max_iterations => {
@@ -100,15 +86,5 @@ impl RunState {
             }
             _ => Next::CallModel { iteration: self.iterations + 1, attempt: 1, call_id: None },
         }
-    }
-}
-
-fn pending(tool: &super::ToolRecord) -> PendingTool {
-    let requested = tool.attempts > 0;
-    PendingTool {
-        call: tool.call.clone(),
-        attempts: tool.attempts,
-        effect: requested.then_some(tool.effect),
-        idempotency_key: requested.then(|| tool.idempotency_key.clone()),
     }
 }

@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use super::command::{RunCommand, RunError, RunMode};
 use super::event::{
-    CancelRequested, ErrorKind, ModelCallCompleted, ModelCallRequested, Requirement, RunAccepted, RunEvent, RunStage,
-    ToolCallRequested,
+    CancelRequested, ErrorKind, ModelCallCompleted, ModelCallRequested, RunAccepted, RunEvent, RunStage,
 };
+use super::requirement::Requirement;
+use super::tools::{ToolOutcome, ToolRecord};
 use crate::component::ComponentRef;
 use crate::ids::{RunId, SessionId, UserId};
-use crate::message::{Answered, CallMetrics, Message, Role, ToolCall};
+use crate::message::{CallMetrics, Message, Role, ToolCall};
 use crate::session::Admission;
-use crate::tool::Effect;
 use crate::usage::Usage;
 
 /// The states of a run, with their names on the wire.
@@ -33,6 +33,8 @@ pub enum RunStatus {
     Error,
     /// It was stopped.
     Cancelled,
+    /// It ended well, and another run took its place in the conversation.
+    Regenerated,
 }
 
 impl RunStatus {
@@ -45,46 +47,14 @@ impl RunStatus {
             Self::Completed => "COMPLETED",
             Self::Error => "ERROR",
             Self::Cancelled => "CANCELLED",
+            Self::Regenerated => "REGENERATED",
         }
     }
 
     /// Whether nothing more happens to the run.
     pub fn is_end(self) -> bool {
-        matches!(self, Self::Completed | Self::Error | Self::Cancelled)
+        matches!(self, Self::Completed | Self::Error | Self::Cancelled | Self::Regenerated)
     }
-}
-
-/// The outcome of a tool call.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ToolOutcome {
-    /// It answered.
-    Completed(String),
-    /// It failed, with what the model is told.
-    Failed(String),
-    /// Nobody knows.
-    Unknown,
-}
-
-/// A tool call of the run, from the model's wish to its outcome.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ToolRecord {
-    /// What the model asked for.
-    pub call: ToolCall,
-    /// What a second call does; known once the call was requested.
-    pub effect: Effect,
-    /// The key every attempt carries.
-    pub idempotency_key: String,
-    /// How often it was requested.
-    pub attempts: u32,
-    /// How it went, once known.
-    pub outcome: Option<ToolOutcome>,
-    /// Unix milliseconds of the request, then of the outcome.
-    pub started_ms: i64,
-    /// Unix milliseconds of the outcome.
-    pub ended_ms: i64,
-    /// Seconds the call took.
-    pub duration: f64,
 }
 
 /// A model call that has no outcome yet.
@@ -111,6 +81,9 @@ pub struct RunState {
     /// This run's messages: the person's, then the model's and the tools' in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
+    /// How many of them are another run's, which this one goes on from.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub base: usize,
     /// All tool calls, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolRecord>,
@@ -125,7 +98,7 @@ pub struct RunState {
     /// The request to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<CancelRequested>,
-    /// What a paused run waits for.
+    /// What was asked of a person, answered or not; see [`RunState::open_requirements`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requirements: Vec<Requirement>,
     /// What ended it badly, for people.
@@ -142,6 +115,15 @@ pub struct RunState {
     pub partial: Option<String>,
     /// What its model calls cost.
     pub usage: Usage,
+    /// How much of that its session was told when it paused.
+    #[serde(skip_serializing_if = "Usage::is_zero")]
+    pub counted: Usage,
+    /// How who continued it last waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continued: Option<RunMode>,
+    /// The run that took its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<RunId>,
     /// Seconds to the first token of the first model call that had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_to_first_token: Option<f64>,
@@ -185,19 +167,24 @@ impl RunState {
 
     /// Everything the model said in this run, in order: what a watcher's text frames add up to.
     pub fn content(&self) -> String {
-        let said = self.messages.iter().filter(|message| message.role == Role::Assistant);
+        let said = self.own_messages().iter().filter(|message| message.role == Role::Assistant);
         said.filter_map(|message| message.content.as_deref()).chain(self.partial.as_deref()).collect()
     }
 
     /// What the model said last.
     pub fn answer(&self) -> Option<&str> {
-        let said = self.messages.iter().rev().filter(|message| message.role == Role::Assistant);
+        let said = self.own_messages().iter().rev().filter(|message| message.role == Role::Assistant);
         said.filter_map(|message| message.content.as_deref()).next()
     }
 
     /// What the model thought aloud, all of it.
     pub fn reasoning(&self) -> String {
-        self.messages.iter().filter_map(|message| message.reasoning.as_deref()).collect()
+        self.own_messages().iter().filter_map(|message| message.reasoning.as_deref()).collect()
+    }
+
+    /// What was said in this run itself, without what it took over from another.
+    pub fn own_messages(&self) -> &[Message] {
+        self.messages.get(self.base..).unwrap_or_default()
     }
 
     /// The id of this run's message at `index`: the same in every fold.
@@ -227,10 +214,15 @@ impl RunState {
             let late = self.status.is_end() || self.cancel.is_some();
             return Ok(if late { vec![] } else { vec![event] });
         }
+        if let RunEvent::Replaced(_) = event {
+            let fits = matches!(self.status, RunStatus::Completed | RunStatus::Regenerated);
+            return if fits { Ok(vec![event]) } else { Err(RunError::NotCompleted) };
+        }
         if self.status.is_end() {
             return Err(RunError::Ended);
         }
-        let starts = matches!(event, RunEvent::ModelCallRequested(_) | RunEvent::ToolCallRequested(_));
+        let starts =
+            matches!(event, RunEvent::ModelCallRequested(_) | RunEvent::ToolCallRequested(_) | RunEvent::Continued(_));
         if self.cancel.is_some() && (starts || matches!(event, RunEvent::Succeeded(_) | RunEvent::Paused(_))) {
             return Err(RunError::Cancelling);
         }
@@ -240,11 +232,18 @@ impl RunState {
 
     fn check_call(&self, event: &RunEvent) -> Result<(), RunError> {
         let open_model = |id: &str| self.open_call.as_ref().is_some_and(|call| call.call_id == id);
-        let open_tool = |id: &str| self.tools.iter().any(|tool| tool.call.id == id && tool.outcome.is_none());
+        let open_tool = |id: &str| self.tool(id).is_some_and(|tool| tool.outcome.is_none());
+        // What a person is asked about does not start before the answer.
+        let may_start = |id: &str| open_tool(id) && !self.tool(id).is_some_and(super::ToolRecord::is_open);
+        let asked =
+            |id: &str| self.status == RunStatus::Paused && self.tool(id).is_some_and(super::ToolRecord::is_open);
         let (fits, id) = match event {
             RunEvent::ModelCallCompleted(e) => (open_model(&e.call_id), &e.call_id),
             RunEvent::ModelCallFailed(e) => (open_model(&e.call_id), &e.call_id),
-            RunEvent::ToolCallRequested(e) => (open_tool(&e.call_id), &e.call_id),
+            RunEvent::ToolCallRequested(e) => (may_start(&e.call_id), &e.call_id),
+            RunEvent::RequirementResolved(e) => (asked(&e.call_id), &e.call_id),
+            RunEvent::Continued(_) if self.open_requirements().next().is_some() => return Err(RunError::Unanswered),
+            RunEvent::Continued(_) if self.status != RunStatus::Paused => return Err(RunError::NotPaused),
             RunEvent::ToolCallCompleted(e) => (open_tool(&e.call_id), &e.call_id),
             RunEvent::ToolCallFailed(e) => (open_tool(&e.call_id), &e.call_id),
             RunEvent::ToolOutcomeUnknown(e) => (open_tool(&e.call_id), &e.call_id),
@@ -269,25 +268,47 @@ impl RunState {
                 self.model_failure = Some((e.error, e.message.get().cloned().unwrap_or_default()));
                 self.saw(self.next_frame, e.at_ms);
             }
-            RunEvent::ToolCallRequested(e) => self.tool_requested(e),
+            RunEvent::ToolCallRequested(e) => {
+                self.status = RunStatus::Running;
+                self.tool_requested(e);
+                self.saw(e.frame + 1, e.at_ms);
+            }
             RunEvent::ToolCallCompleted(e) => {
-                let result = e.result.get().cloned().unwrap_or_default();
-                self.tool_ended(&e.call_id, ToolOutcome::Completed(result), e.duration, e.at_ms);
+                let result = ToolOutcome::Completed(e.result.get().cloned().unwrap_or_default());
+                let media = e.media.get().cloned().flatten().unwrap_or_default();
+                self.tool_ended(&e.call_id, result, e.duration, e.at_ms, media);
                 self.saw(e.frame + 1, e.at_ms);
             }
             RunEvent::ToolCallFailed(e) => {
                 let error = e.error.get().cloned().unwrap_or_default();
-                self.tool_ended(&e.call_id, ToolOutcome::Failed(error), e.duration, e.at_ms);
+                self.tool_ended(&e.call_id, ToolOutcome::Failed(error), e.duration, e.at_ms, Vec::new());
                 self.saw(e.frame + 2, e.at_ms);
             }
             RunEvent::ToolOutcomeUnknown(e) => {
-                self.tool_ended(&e.call_id, ToolOutcome::Unknown, 0.0, e.at_ms);
+                self.tool_ended(&e.call_id, ToolOutcome::Unknown, 0.0, e.at_ms, Vec::new());
                 self.saw(self.next_frame, e.at_ms);
             }
             RunEvent::Paused(e) => {
                 self.status = RunStatus::Paused;
-                self.requirements.clone_from(&e.requirements);
+                self.counted = self.usage;
+                self.duration = self.accepted.as_ref().map(|accepted| seconds_between(accepted.at_ms, e.at_ms));
+                self.asked(&e.requirements, e.at_ms);
                 self.saw(e.frame + 2, e.at_ms);
+            }
+            RunEvent::RequirementResolved(e) => {
+                self.resolved(e);
+                self.saw(self.next_frame, e.at_ms);
+            }
+            RunEvent::Continued(e) => {
+                self.status = status_of(e.admission);
+                self.continued = Some(e.mode);
+                self.duration = None;
+                self.saw(e.frame + 1, e.at_ms);
+            }
+            RunEvent::Replaced(e) => {
+                self.status = RunStatus::Regenerated;
+                self.replaced_by = Some(e.by.clone());
+                self.saw(self.next_frame, e.at_ms);
             }
             RunEvent::CancelRequested(e) => {
                 self.cancel = Some(e.clone());
@@ -322,25 +343,17 @@ impl RunState {
     }
 
     fn accept(&mut self, accepted: &RunAccepted) {
-        self.status = match accepted.admission {
-            Admission::Active | Admission::Parallel => RunStatus::Running,
-            Admission::Queued | Admission::Interrupting => RunStatus::Pending,
-        };
+        self.status = status_of(accepted.admission);
         self.epoch = 1;
-        self.messages.push(Message {
-            id: Self::message_id(&accepted.run_id, 0),
-            role: Role::User,
-            content: accepted.message.get().cloned(),
-            reasoning: None,
-            tool_calls: Vec::new(),
-            answers: None,
-            media: accepted.media.get().cloned().unwrap_or_default(),
-            provider_data: None,
-            replay: None,
-            metrics: None,
-            created_at: accepted.at_ms / 1000,
-        });
-        self.accepted = Some(accepted.clone());
+        self.accepted = Some(RunAccepted { base: None.into(), ..accepted.clone() });
+        self.messages = accepted.base.get().cloned().flatten().unwrap_or_default();
+        self.base = self.messages.len();
+        let content = accepted.message.get().cloned();
+        // A run that goes on from another need not be told anything.
+        if accepted.forked.is_none() || content.as_ref().is_some_and(|text| !text.is_empty()) {
+            let media = accepted.media.get().cloned().unwrap_or_default();
+            self.push_message(Role::User, content, accepted.at_ms, |message| message.media = media);
+        }
         self.saw(1, accepted.at_ms);
     }
 
@@ -366,16 +379,7 @@ impl RunState {
                 arguments: call.arguments.get().cloned().unwrap_or_default(),
             })
             .collect();
-        self.tools.extend(calls.iter().map(|call| ToolRecord {
-            call: call.clone(),
-            effect: Effect::Unsafe,
-            idempotency_key: String::new(),
-            attempts: 0,
-            outcome: None,
-            started_ms: e.at_ms,
-            ended_ms: 0,
-            duration: 0.0,
-        }));
+        self.tools.extend(calls.iter().map(|call| ToolRecord::new(call.clone(), e.at_ms)));
         let text = e.text.get().filter(|text| !text.is_empty()).cloned();
         self.push_message(Role::Assistant, text, e.at_ms, |message| {
             message.reasoning = e.reasoning.get().cloned().flatten();
@@ -387,33 +391,13 @@ impl RunState {
         self.saw(e.frame + 1, e.at_ms);
     }
 
-    fn tool_requested(&mut self, e: &ToolCallRequested) {
-        if let Some(tool) = self.tools.iter_mut().find(|tool| tool.call.id == e.call_id) {
-            tool.effect = e.effect;
-            tool.idempotency_key.clone_from(&e.idempotency_key);
-            tool.attempts = e.attempt;
-            tool.started_ms = e.at_ms;
-        }
-        self.saw(e.frame + 1, e.at_ms);
-    }
-
-    fn tool_ended(&mut self, call_id: &str, outcome: ToolOutcome, duration: f64, at_ms: i64) {
-        let Some(tool) = self.tools.iter_mut().find(|tool| tool.call.id == call_id) else { return };
-        tool.ended_ms = at_ms;
-        tool.duration = duration;
-        tool.outcome = Some(outcome.clone());
-        let (content, failed) = match outcome {
-            ToolOutcome::Completed(result) => (result, false),
-            ToolOutcome::Failed(error) => (error, true),
-            // The model hears of it only when a person has said what became of the call.
-            ToolOutcome::Unknown => return,
-        };
-        let arguments = tool.call.parsed().map_or(Value::Null, Value::Object);
-        let answers = Answered { call_id: call_id.to_owned(), tool: tool.call.name.clone(), arguments, failed };
-        self.push_message(Role::Tool, Some(content), at_ms, |message| message.answers = Some(answers));
-    }
-
-    fn push_message(&mut self, role: Role, content: Option<String>, at_ms: i64, fill: impl FnOnce(&mut Message)) {
+    pub(super) fn push_message(
+        &mut self,
+        role: Role,
+        content: Option<String>,
+        at_ms: i64,
+        fill: impl FnOnce(&mut Message),
+    ) {
         let index = self.messages.len();
         let id = self.run_id().map(|run| Self::message_id(run, index)).unwrap_or_default();
         let mut message = Message {
@@ -436,20 +420,37 @@ impl RunState {
     fn end(&mut self, status: RunStatus, session_state: Option<&Map<String, Value>>, duration: f64) {
         self.status = status;
         self.open_call = None;
-        self.requirements.clear();
         self.session_state = session_state.cloned();
         self.duration = Some(duration);
     }
 
     /// Whether its caller watches or waits in the background, where frames were asked for from the start.
     pub fn keeps_frames(&self) -> bool {
-        self.accepted.as_ref().is_some_and(|accepted| accepted.mode.keeps_frames())
+        let continued = self.continued.is_some_and(RunMode::keeps_frames);
+        continued || self.accepted.as_ref().is_some_and(|accepted| accepted.mode.keeps_frames())
     }
 
     /// How its caller waits.
     pub fn mode(&self) -> RunMode {
         self.accepted.as_ref().map(|accepted| accepted.mode).unwrap_or_default()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+fn status_of(admission: Admission) -> RunStatus {
+    match admission {
+        Admission::Active | Admission::Parallel => RunStatus::Running,
+        Admission::Queued | Admission::Interrupting => RunStatus::Pending,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a run fit a float exactly")]
+fn seconds_between(from_ms: i64, to_ms: i64) -> f64 {
+    (to_ms - from_ms).max(0) as f64 / 1000.0
 }
 
 /// A UUID that every fold of this run derives alike.

@@ -25,6 +25,8 @@ pub(crate) fn accepted(admission: Admission) -> RunEvent {
         dependencies: None.into(),
         metadata: None.into(),
         output_schema: None.into(),
+        forked: None,
+        base: None.into(),
         at_ms: 1_000,
     })
 }
@@ -73,7 +75,14 @@ fn tool_requested(id: &str, effect: Effect, attempt: u32) -> RunEvent {
 
 fn tool_completed(id: &str) -> RunEvent {
     let (call_id, result) = (id.to_owned(), "ok".to_owned().into());
-    RunEvent::ToolCallCompleted(ToolCallCompleted { call_id, result, duration: 0.5, frame: 6, at_ms: 3_000 })
+    RunEvent::ToolCallCompleted(ToolCallCompleted {
+        call_id,
+        result,
+        media: None.into(),
+        duration: 0.5,
+        frame: 6,
+        at_ms: 3_000,
+    })
 }
 
 fn cancel_requested() -> RunEvent {
@@ -111,18 +120,18 @@ fn given(events: &[RunEvent]) -> cqrs_es::test::AggregateTestExecutor<RunState> 
 #[test]
 fn a_plain_run_calls_the_model_once_and_ends() {
     let mut events = vec![accepted(Admission::Active)];
-    assert_eq!(state(&events).next(5), Next::CallModel { iteration: 1, attempt: 1, call_id: None });
+    assert_eq!(state(&events).next(5, false), Next::CallModel { iteration: 1, attempt: 1, call_id: None });
     events.extend([model_requested(1, 1), model_completed(1, "Hi", &[])]);
-    assert_eq!(state(&events).next(5), Next::Finish(Ending::Succeed));
+    assert_eq!(state(&events).next(5, false), Next::Finish(Ending::Succeed));
     events.push(succeeded());
     let ended = state(&events);
-    assert_eq!((ended.next(5), ended.status, ended.content()), (Next::Done, RunStatus::Completed, "Hi".into()));
+    assert_eq!((ended.next(5, false), ended.status, ended.content()), (Next::Done, RunStatus::Completed, "Hi".into()));
 }
 
 #[test]
 fn a_lost_model_call_is_called_again_under_its_id() {
     let lost = state(&[accepted(Admission::Active), model_requested(1, 1)]);
-    assert_eq!(lost.next(5), Next::CallModel { iteration: 1, attempt: 2, call_id: Some("m-1".into()) });
+    assert_eq!(lost.next(5, false), Next::CallModel { iteration: 1, attempt: 2, call_id: Some("m-1".into()) });
 }
 
 #[test]
@@ -135,10 +144,10 @@ fn what_has_an_outcome_is_never_called_again() {
         tool_requested("b", Effect::Pure, 1),
         tool_completed("a"),
     ];
-    let Next::CallTools(pending) = state(&events).next(5) else { panic!("tools come next") };
+    let Next::CallTools(pending) = state(&events).next(5, false) else { panic!("tools come next") };
     assert_eq!(pending.len(), 1);
     assert_eq!((pending[0].call.id.as_str(), pending[0].attempts), ("b", 1));
-    assert_eq!(pending[0].idempotency_key.as_deref(), Some("key b"));
+    assert_eq!(pending[0].idempotency_key, "key b");
     given(&events).when(RunCommand(tool_completed("a"))).then_expect_error(RunError::NoSuchCall("a".into()));
 }
 
@@ -153,15 +162,15 @@ fn an_unknown_outcome_pauses_after_the_other_tools_have_ended() {
         tool_requested("b", Effect::Pure, 1),
         unknown,
     ];
-    assert!(matches!(state(&events).next(5), Next::CallTools(pending) if pending.len() == 1));
+    assert!(matches!(state(&events).next(5, false), Next::CallTools(pending) if pending.len() == 1));
     events.push(tool_completed("b"));
-    assert_eq!(state(&events).next(5), Next::Pause(vec!["a".into()]));
+    assert_eq!(state(&events).next(5, false), Next::Pause(vec!["a".into()]));
 }
 
 #[test]
 fn after_a_cancel_request_nothing_starts_and_only_an_end_follows() {
     let events = [accepted(Admission::Active), model_requested(1, 1), cancel_requested()];
-    assert_eq!(state(&events).next(5), Next::Finish(Ending::Cancel));
+    assert_eq!(state(&events).next(5, false), Next::Finish(Ending::Cancel));
     given(&events).when(RunCommand(model_requested(2, 1))).then_expect_error(RunError::Cancelling);
     given(&events).when(RunCommand(succeeded())).then_expect_error(RunError::Cancelling);
     given(&events).when(RunCommand(cancel_requested())).then_expect_events(vec![]);
@@ -197,15 +206,15 @@ fn model_calls_are_limited() {
         let id = format!("t-{n}");
         events.extend([model_requested(n, 1), model_completed(n, "", &[&id]), tool_completed(&id)]);
     }
-    assert!(matches!(state(&events).next(2), Next::Finish(Ending::Fail(ErrorKind::IterationLimit, _))));
-    assert_eq!(state(&events).next(3), Next::CallModel { iteration: 3, attempt: 1, call_id: None });
+    assert!(matches!(state(&events).next(2, false), Next::Finish(Ending::Fail(ErrorKind::IterationLimit, _))));
+    assert_eq!(state(&events).next(3, false), Next::CallModel { iteration: 3, attempt: 1, call_id: None });
 }
 
 #[test]
 fn a_queued_run_waits_until_its_session_lets_it_go() {
-    assert_eq!(state(&[accepted(Admission::Queued)]).next(5), Next::AwaitTurn);
+    assert_eq!(state(&[accepted(Admission::Queued)]).next(5, false), Next::AwaitTurn);
     let cancelled = state(&[accepted(Admission::Queued), cancel_requested()]);
-    assert_eq!(cancelled.next(5), Next::Finish(Ending::Cancel));
+    assert_eq!(cancelled.next(5, false), Next::Finish(Ending::Cancel));
 }
 
 #[test]

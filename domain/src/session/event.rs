@@ -38,6 +38,9 @@ pub struct SessionRunAdmitted {
     pub run_id: RunId,
     /// How it was let in.
     pub admission: super::Admission,
+    /// Whether it was let in before, and had paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// Unix seconds.
     pub at: i64,
 }

@@ -102,6 +102,7 @@ impl SessionState {
         events.push(SessionEvent::RunAdmitted(SessionRunAdmitted {
             run_id: command.run_id.clone(),
             admission,
+            again: false,
             at: command.at,
         }));
         let mut set = command.default_state;
@@ -117,6 +118,12 @@ impl SessionState {
             }));
         }
         Ok((admission, events))
+    }
+
+    /// Lets a run that had paused in again: it waits when another holds the session by now.
+    pub fn readmit(&self, run_id: RunId, at: i64) -> (Admission, SessionEvent) {
+        let admission = if self.active.is_some() { Admission::Queued } else { Admission::Active };
+        (admission, SessionEvent::RunAdmitted(SessionRunAdmitted { run_id, admission, again: true, at }))
     }
 
     /// Takes `event` into the state.
@@ -152,7 +159,7 @@ impl SessionState {
             Admission::Interrupting => self.queue.push_front(run),
             Admission::Parallel => self.parallel.push(run),
         }
-        self.run_count += 1;
+        self.run_count += u64::from(!admitted.again);
         self.updated_at = admitted.at;
     }
 

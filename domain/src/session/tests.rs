@@ -90,7 +90,7 @@ fn a_session_is_its_users_and_nobody_elses() {
     let given = || TestFramework::<SessionState>::with(()).given(vec![created.clone()]);
     given().when(admit(1, Some("bob"), OnBusy::Enqueue)).then_expect_error(SessionError::Foreign);
     given().when(admit(1, None, OnBusy::Enqueue)).then_expect_error(SessionError::Foreign);
-    let admitted = SessionRunAdmitted { run_id: run(1), admission: Admission::Active, at: 1 };
+    let admitted = SessionRunAdmitted { run_id: run(1), admission: Admission::Active, again: false, at: 1 };
     let expected = vec![SessionEvent::RunAdmitted(admitted)];
     given().when(admit(1, Some("alice"), OnBusy::Enqueue)).then_expect_events(expected);
 }
