@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::approval::Verdict;
 use crate::component::ComponentRef;
-use crate::ids::{LogId, RunId, SessionId, UserId};
+use crate::ids::{ApprovalId, LogId, RunId, SessionId, UserId};
 use crate::media::Media;
+use crate::message::Message;
 use crate::output::OutputSchema;
-use crate::run::{OnBusy, RunMode};
+use crate::run::{Answer, Forked, OnBusy, RunMode};
 
 /// Who is calling, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,11 +76,39 @@ pub enum Command {
     StartRun(Box<StartRun>),
     /// Stop a run.
     CancelRun(CancelRun),
+    /// Answer what a run asks, or go on from it.
+    ContinueRun(Box<ContinueRun>),
+    /// Decide about an approval.
+    ResolveApproval(Box<ResolveApproval>),
+    /// Hide an approval from lists.
+    DeleteApproval(ApprovalId),
+    /// Do what the clock demands of an approval: remind of it, or let it expire.
+    WatchApproval(ApprovalId),
+    /// Copy a session, so that the copy can go another way.
+    ForkSession(ForkSession),
 }
 
 impl From<StartRun> for Command {
     fn from(command: StartRun) -> Self {
         Self::StartRun(Box::new(command))
+    }
+}
+
+impl From<ContinueRun> for Command {
+    fn from(command: ContinueRun) -> Self {
+        Self::ContinueRun(Box::new(command))
+    }
+}
+
+impl From<ResolveApproval> for Command {
+    fn from(command: ResolveApproval) -> Self {
+        Self::ResolveApproval(Box::new(command))
+    }
+}
+
+impl From<ForkSession> for Command {
+    fn from(command: ForkSession) -> Self {
+        Self::ForkSession(command)
     }
 }
 
@@ -118,6 +148,77 @@ pub struct StartRun {
     /// The shape of the answer, where it shall be another than the agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<OutputSchema>,
+    /// The run it goes on from. Filled by the engine, see [`ContinueRun`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked: Option<Forked>,
+    /// What was said in that run up to there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Vec<Message>>,
+    /// Whether it takes that run's place in the conversation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces: bool,
+}
+
+/// Answer what a paused run asks, or go on from where a run ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ContinueRun {
+    /// The component the caller named; another component's run is unknown to it.
+    pub component: ComponentRef,
+    /// The run.
+    pub run_id: RunId,
+    /// The session the caller named; a run of another session is unknown to it.
+    pub session_id: SessionId,
+    /// The answers, for a paused run.
+    pub answers: Vec<Answer>,
+    /// What is said, for a run that goes on from another.
+    pub input: Option<String>,
+    /// Up to where the other run's messages are taken over.
+    pub from: ContinueFrom,
+    /// Whether a new run goes on, though this one could.
+    pub fork: bool,
+    /// Whether the last answer is given anew.
+    pub regenerate: bool,
+    /// Whether the new answer takes the old one's place in the conversation.
+    pub replace_original: bool,
+    /// How the caller waits.
+    pub mode: RunMode,
+}
+
+/// Up to where a run's messages are taken over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContinueFrom {
+    /// All of them.
+    #[default]
+    End,
+    /// Up to the last thing a person said, which is included.
+    LastUser,
+    /// So many, the system message included.
+    Message(u32),
+}
+
+/// Decide about an approval.
+#[derive(Debug, Clone)]
+pub struct ResolveApproval {
+    /// Which.
+    pub approval_id: ApprovalId,
+    /// What.
+    pub verdict: Verdict,
+    /// Who decides, in the caller's words; the caller's own name counts where it has one.
+    pub resolved_by: Option<String>,
+    /// Kept with the decision; the text `note` in it is told to the model when the call is rejected.
+    pub data: Option<Map<String, Value>>,
+}
+
+/// Copy a session with its ended runs.
+#[derive(Debug, Clone)]
+pub struct ForkSession {
+    /// The component the caller named.
+    pub component: ComponentRef,
+    /// The session.
+    pub session_id: SessionId,
+    /// Who asks; another's session is unknown.
+    pub user_id: Option<UserId>,
 }
 
 /// Stop a run.

@@ -94,6 +94,7 @@ fn run_samples() -> Vec<RunEvent> {
             output_schema: None.into(),
             forked: None,
             base: None.into(),
+            copied_from: None,
             at_ms: 1_700_000_000_123,
         }),
         RunEvent::TakenOver(RunTakenOver { node: "n".into(), epoch: 2, frame: 1_000_000, at_ms: 1 }),
@@ -225,6 +226,11 @@ fn session_samples() -> Vec<SessionEvent> {
             usage: Usage { input_tokens: 1, output_tokens: 1, total_tokens: 2, ..Usage::default() },
             model: Some(("m".into(), "P".into())),
             at: 2,
+        }),
+        SessionEvent::RunReplaced(SessionRunReplaced {
+            run_id: run_id.clone(),
+            by: RunId::parse("r-2").unwrap(),
+            at: 3,
         }),
         SessionEvent::StateChanged(SessionStateChanged {
             run_id: Some(run_id),

@@ -7,11 +7,13 @@ use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::StreamId;
 use daybook_domain::personal::Personal;
 use daybook_domain::run::{CancelRequested, RunCommand, RunEvent, RunState, RunStatus};
-use daybook_store::{Append, AppendError, Expected, LeaseOp, Meta, StreamWrite, Subject};
+use daybook_store::{Append, AppendError, Expected, LeaseOp, StreamWrite, Subject};
 
+use crate::approvals::cancelled;
 use crate::engine::{Engine, Outcome, fold_run};
-use crate::error::{ExecuteError, QueryError};
+use crate::error::ExecuteError;
 use crate::plan::{Partial, Planner};
+use crate::settle::{meta_of, refused};
 
 /// How long the answer waits for the run's end; the request to cancel is in the log before.
 const WAIT: Duration = Duration::from_secs(5);
@@ -26,7 +28,7 @@ pub(crate) async fn cancel_run(
 ) -> Result<Outcome, ExecuteError> {
     let inner = &engine.inner;
     for _ in 0..MAX_TRIES {
-        let (state, version) = fold_run(&inner.store, envelope.log_id, &command.run_id).await.map_err(store_error)?;
+        let (state, version) = fold_run(&inner.store, envelope.log_id, &command.run_id).await.map_err(refused)?;
         if !is_callers(&state, &command) || state.status.is_end() {
             return Ok(Outcome::Cancelled);
         }
@@ -100,7 +102,7 @@ async fn end_paused(
 ) -> Result<Option<Append>, ExecuteError> {
     let inner = &engine.inner;
     let Some(accepted) = state.accepted.clone() else { return Ok(None) };
-    let config = inner.config(envelope.log_id, &accepted.config_hash).await.map_err(store_error)?;
+    let config = inner.config(envelope.log_id, &accepted.config_hash).await.map_err(refused)?;
     let session_state = inner.sessions.lock(envelope.log_id, &accepted.session_id).await.state.state.clone();
     let now_ms = inner.now_ms();
     let before = state.clone();
@@ -120,7 +122,9 @@ async fn end_paused(
     plan.events.iter_mut().for_each(|event| crate::frame::set_frame(event, before.next_frame));
     events.append(&mut plan.events);
     // The session let the run go, and counted its tokens, when it paused.
-    Ok(Some(append(engine, envelope, &before, Expected::Version(version), events)))
+    let mut request = append(engine, envelope, &before, Expected::Version(version), events);
+    request.writes.extend(cancelled(inner, envelope.log_id, &before, None).await?);
+    Ok(Some(request))
 }
 
 fn append(engine: &Engine, envelope: &Envelope, state: &RunState, expected: Expected, events: Vec<RunEvent>) -> Append {
@@ -139,21 +143,6 @@ fn append(engine: &Engine, envelope: &Envelope, state: &RunState, expected: Expe
         writes,
         command: None,
         lease: LeaseOp::None,
-        meta: Meta {
-            principal: envelope.principal.name.clone(),
-            interface: envelope.interface.to_owned(),
-            correlation_id: envelope.correlation_id.clone(),
-            causation_id: envelope.causation_id.clone(),
-            occurred_at_ms: engine.inner.now_ms(),
-        },
-    }
-}
-
-fn store_error(error: QueryError) -> ExecuteError {
-    match error {
-        QueryError::Store(error) => ExecuteError::Store(error),
-        QueryError::MissingConfig(hash) => {
-            ExecuteError::Store(daybook_store::StoreError::Invalid(format!("configuration {hash} is not in the log")))
-        }
+        meta: meta_of(envelope, engine.inner.now_ms()),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::BackoffBuilder;
+use daybook_domain::approval::{ApprovalEvent, ApprovalRequested};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{RunId, StreamId};
 use daybook_domain::run::{RunCommand, RunEvent, RunState};
@@ -13,6 +14,17 @@ use crate::drive::{Driver, Exit};
 use crate::engine::Inner;
 use crate::frame::{FrameBody, frame_count, frames_of, set_frame};
 use crate::plan::{Action, Plan};
+
+/// What happens in other streams together with a run's events.
+#[derive(Default)]
+pub(crate) struct Beside {
+    /// In its session.
+    pub session: Vec<SessionEvent>,
+    /// Approvals it asks for.
+    pub approvals: Vec<ApprovalRequested>,
+    /// Whether the run leaves this node.
+    pub leaves: bool,
+}
 
 impl Driver {
     /// Takes in what is in the log and not in the state: requests to cancel, and what this node appended without ever
@@ -50,11 +62,12 @@ impl Driver {
             // What came too late changes nothing in the session either.
             let session = if events.is_empty() && !facts.is_empty() { &[][..] } else { &session[..] };
             let plan = self.plan(&mut state, &mut events, session).await?;
-            let session_events: Vec<SessionEvent> = session.iter().cloned().chain(plan.session).collect();
-            if events.is_empty() && session_events.is_empty() {
+            let session: Vec<SessionEvent> = session.iter().cloned().chain(plan.session).collect();
+            if events.is_empty() && session.is_empty() {
                 return Ok(plan.action);
             }
-            let appended = self.append(&mut events, &session_events, plan.leaves).await;
+            let beside = Beside { session, approvals: plan.approvals, leaves: plan.leaves };
+            let appended = self.append(&mut events, &beside).await;
             if let (Ok(()), Some(last)) = (&appended, written) {
                 self.live.hub.flushed(last);
             }
@@ -79,7 +92,7 @@ impl Driver {
 
     /// Commits one event alone, without planning what comes next; false when others appended to the run meanwhile.
     pub async fn record(&mut self, event: RunEvent) -> Result<bool, Exit> {
-        match self.append(&mut [event], &[], false).await {
+        match self.append(&mut [event], &Beside::default()).await {
             Ok(()) => Ok(true),
             Err(AppendError::Conflict { .. }) => Ok(false),
             Err(AppendError::Store(error)) => Err(error.into()),
@@ -160,13 +173,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Commits events of the run and of its session, all or nothing, and shows them.
-    pub async fn append(
-        &mut self,
-        events: &mut [RunEvent],
-        session: &[SessionEvent],
-        leaves: bool,
-    ) -> Result<(), AppendError> {
+    /// Commits events of the run and what happens beside it, all or nothing, and shows them.
+    pub async fn append(&mut self, events: &mut [RunEvent], beside: &Beside) -> Result<(), AppendError> {
         let mut index = self.live.hub.next_index();
         for event in events.iter_mut() {
             set_frame(event, index);
@@ -183,6 +191,15 @@ impl Driver {
                 events: events.iter().cloned().map(DomainEvent::from).collect(),
             });
         }
+        for approval in &beside.approvals {
+            writes.push(StreamWrite {
+                stream: StreamId::approval(&approval.approval_id),
+                expected: Expected::Version(0),
+                subject: Some(subject.clone()),
+                events: vec![ApprovalEvent::Requested(approval.clone()).into()],
+            });
+        }
+        let session = &beside.session;
         if !session.is_empty() {
             writes.push(StreamWrite {
                 stream: StreamId::session(&meta.session_id),
@@ -192,7 +209,8 @@ impl Driver {
             });
         }
         let (tree, node, epoch) = (self.live.run_id.clone(), self.engine.node_id.clone(), self.epoch);
-        let lease = if leaves { LeaseOp::Release { tree, node, epoch } } else { LeaseOp::Hold { tree, node, epoch } };
+        let lease =
+            if beside.leaves { LeaseOp::Release { tree, node, epoch } } else { LeaseOp::Hold { tree, node, epoch } };
         let meta = self.engine.meta();
         let request = Append { log_id: self.live.log, writes, command: None, lease, meta };
         let appended = self.engine.store.append(request).await?;

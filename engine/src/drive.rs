@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::commit::Beside;
 use crate::engine::Inner;
 use crate::error::QueryError;
 use crate::frame::FrameBody;
@@ -186,7 +187,8 @@ impl Driver {
     async fn give_up(&mut self, message: &str) -> bool {
         let planner = self.planner((&[], &[]), Map::new());
         let mut plan = planner.finish(&self.state, Ending::Fail(ErrorKind::InternalError, message.to_owned()));
-        let ended = self.append(&mut plan.events, &plan.session, true).await;
+        let beside = Beside { session: plan.session, leaves: true, ..Beside::default() };
+        let ended = self.append(&mut plan.events, &beside).await;
         if let Err(error) = &ended {
             tracing::error!(run = %self.live.run_id, %error, "a run that cannot go on could not be ended either");
         }

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use daybook_domain::approval::ApprovalState;
 use daybook_domain::command::{Command, Envelope};
 use daybook_domain::component::{AgentConfig, ComponentEvent};
 use daybook_domain::event::DomainEvent;
-use daybook_domain::ids::{LogId, RunId, SessionId, StreamId};
+use daybook_domain::ids::{ApprovalId, LogId, RunId, SessionId, StreamId};
 use daybook_domain::media::{Media, MediaContent};
 use daybook_domain::message::Message;
 use daybook_domain::redact::Redactor;
@@ -24,7 +25,7 @@ use crate::live::LiveRun;
 use crate::registry::Registry;
 use crate::sessions::Sessions;
 use crate::watch::Watch;
-use crate::{cancel, node, start};
+use crate::{approvals, cancel, continue_run, fork_session, node, start};
 
 /// How often a run that is not on this node is looked at, should no hint come.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -67,7 +68,7 @@ impl Default for Ports {
 }
 
 /// What executing a command came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The run was accepted, now or earlier under the same key.
     Accepted {
@@ -78,6 +79,24 @@ pub enum Outcome {
         /// Whether it waits for its session.
         queued: bool,
     },
+    /// The run goes on, or still waits for further answers.
+    Continued {
+        /// The run.
+        run_id: RunId,
+        /// Its session.
+        session_id: SessionId,
+        /// Whether it waits for its session.
+        queued: bool,
+        /// The index of the last frame before it went on: what comes after is the continuation.
+        after: Option<u64>,
+    },
+    /// The session was copied.
+    Forked {
+        /// The copy.
+        session_id: SessionId,
+    },
+    /// The approval as it stands now.
+    Approval(Box<ApprovalState>),
     /// The run is stopping, has stopped, or there is no such run: it tells a stranger nothing.
     Cancelled,
 }
@@ -174,6 +193,11 @@ impl Engine {
         match envelope.command.clone() {
             Command::StartRun(command) => start::start_run(self, &envelope, *command).await,
             Command::CancelRun(command) => cancel::cancel_run(self, &envelope, command).await,
+            Command::ContinueRun(command) => Box::pin(continue_run::continue_run(self, &envelope, *command)).await,
+            Command::ResolveApproval(command) => Box::pin(approvals::resolve(self, &envelope, *command)).await,
+            Command::DeleteApproval(id) => Box::pin(approvals::delete(self, &envelope, &id)).await,
+            Command::ForkSession(command) => Box::pin(fork_session::fork_session(self, &envelope, command)).await,
+            Command::WatchApproval(id) => Box::pin(approvals::watch(self, &envelope, &id)).await,
         }
     }
 
@@ -228,6 +252,15 @@ impl Engine {
     pub async fn run(&self, log: LogId, run: &RunId) -> Result<Option<RunState>, QueryError> {
         let (state, _) = fold_run(&self.inner.store, log, run).await?;
         Ok(state.accepted.is_some().then_some(state))
+    }
+
+    /// An approval as it stands; `None` when there is none, or it was deleted.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`] when the log does not answer.
+    pub async fn approval(&self, log: LogId, id: &ApprovalId) -> Result<Option<ApprovalState>, QueryError> {
+        let (state, _) = approvals::fold_approval(&self.inner.store, log, id).await?;
+        Ok(state.visible().is_some().then_some(state))
     }
 
     /// Waits until the run has ended or waits for a person, then gives its fold; `None` when there is no such run.
@@ -317,6 +350,11 @@ impl Inner {
 
     pub fn registry(&self) -> Arc<Registry> {
         self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it holds as many runs as it may.
+    pub fn is_full(&self) -> bool {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).len() >= self.options.max_runs
     }
 
     pub fn live(&self, log: LogId, run: &RunId) -> Option<Arc<LiveRun>> {

@@ -1,5 +1,7 @@
 //! Why commands and queries are refused, for the person who sent them.
 
+use daybook_domain::approval::ApprovalError;
+use daybook_domain::run::AnswerError;
 use daybook_domain::session::SessionError;
 use daybook_store::StoreError;
 
@@ -21,6 +23,30 @@ pub enum ExecuteError {
     /// The server has as many runs as it takes.
     #[error("The server is running {0} runs, as many as it takes: try again later")]
     TooManyRuns(usize),
+    /// There is no such run, or not for this caller.
+    #[error("No runs found for run ID {0}")]
+    UnknownRun(String),
+    /// Nothing that the run asks was answered.
+    #[error("{0}")]
+    Unanswered(String),
+    /// An answer does not fit.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    /// The run goes on already, from other answers.
+    #[error("the run is not paused: it goes on from the answers it was given before")]
+    GoesOn,
+    /// It cannot be gone on from there.
+    #[error("{0}")]
+    CannotContinue(String),
+    /// The approval does not allow it.
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
+    /// The session to copy is not there, or not for this caller.
+    #[error("Session not found")]
+    UnknownSession,
+    /// Others wrote to the same things again and again.
+    #[error("Others are working on the same run: try again")]
+    Contended,
     /// The server is stopping.
     #[error("The server is stopping: try again on another node or in a moment")]
     Stopping,

@@ -141,11 +141,13 @@ pub enum FrameBody {
     Paused {
         /// What for.
         requirements: Vec<Requirement>,
-        /// The calls concerned.
+        /// All calls of the run.
         tools: Vec<ToolRecord>,
         /// What was said so far.
         content: String,
     },
+    /// The run goes on after a pause, or goes on from another run.
+    Continued,
     /// The run ended with an error.
     Error {
         /// What happened, for people.
@@ -215,7 +217,10 @@ impl RunEnd {
 /// The frames an event is shown as, given the state after it, with the index of the first; empty for events nobody watches.
 pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
     match event {
-        RunEvent::Accepted(_) => (0, vec![FrameBody::RunStarted]),
+        RunEvent::Accepted(e) => {
+            (0, vec![if e.forked.is_some() { FrameBody::Continued } else { FrameBody::RunStarted }])
+        }
+        RunEvent::Continued(e) => (e.frame, vec![FrameBody::Continued]),
         RunEvent::TakenOver(e) => (e.frame, vec![FrameBody::Restarted { epoch: e.epoch }]),
         RunEvent::ModelCallRequested(e) => (e.frame, vec![FrameBody::ModelRequestStarted]),
         RunEvent::ModelCallCompleted(e) => {
@@ -237,8 +242,7 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             (e.frame, frames.unwrap_or_default())
         }
         RunEvent::Paused(e) => {
-            let tools = e.requirements.iter().filter_map(|needed| record(after, &needed.call_id)).map(|tool| *tool);
-            let (requirements, tools) = (e.requirements.clone(), tools.collect());
+            let (requirements, tools) = (e.requirements.clone(), after.tools.clone());
             (
                 e.frame,
                 vec![FrameBody::ContentCompleted, FrameBody::Paused { requirements, tools, content: after.content() }],
@@ -256,14 +260,22 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             let cancelled = FrameBody::Cancelled { content: after.content(), reason };
             (e.frame, vec![cancelled, FrameBody::Completed(Box::new(RunEnd::of(after)))])
         }
-        RunEvent::ModelCallFailed(_) | RunEvent::ToolOutcomeUnknown(_) | RunEvent::CancelRequested(_) => (0, vec![]),
+        RunEvent::ModelCallFailed(_)
+        | RunEvent::ToolOutcomeUnknown(_)
+        | RunEvent::RequirementResolved(_)
+        | RunEvent::Replaced(_)
+        | RunEvent::CancelRequested(_) => (0, vec![]),
     }
 }
 
 /// How many frames an event is shown as: known before it is appended.
 pub(crate) fn frame_count(event: &RunEvent) -> u64 {
     match event {
-        RunEvent::ModelCallFailed(_) | RunEvent::ToolOutcomeUnknown(_) | RunEvent::CancelRequested(_) => 0,
+        RunEvent::ModelCallFailed(_)
+        | RunEvent::ToolOutcomeUnknown(_)
+        | RunEvent::RequirementResolved(_)
+        | RunEvent::Replaced(_)
+        | RunEvent::CancelRequested(_) => 0,
         RunEvent::ToolCallFailed(_) | RunEvent::Paused(_) | RunEvent::Succeeded(_) | RunEvent::Cancelled(_) => 2,
         _ => 1,
     }
@@ -279,18 +291,21 @@ pub(crate) fn set_frame(event: &mut RunEvent, index: u64) {
         RunEvent::ToolCallCompleted(e) => e.frame = index,
         RunEvent::ToolCallFailed(e) => e.frame = index,
         RunEvent::Paused(e) => e.frame = index,
+        RunEvent::Continued(e) => e.frame = index,
         RunEvent::Succeeded(e) => e.frame = index,
         RunEvent::Failed(e) => e.frame = index,
         RunEvent::Cancelled(e) => e.frame = index,
         RunEvent::Accepted(_)
         | RunEvent::ModelCallFailed(_)
         | RunEvent::ToolOutcomeUnknown(_)
+        | RunEvent::RequirementResolved(_)
+        | RunEvent::Replaced(_)
         | RunEvent::CancelRequested(_) => {}
     }
 }
 
 fn record(state: &RunState, call_id: &str) -> Option<Box<ToolRecord>> {
-    state.tools.iter().find(|tool| tool.call.id == call_id).cloned().map(Box::new)
+    state.tool(call_id).cloned().map(Box::new)
 }
 
 /// A frame as the table keeps it.

@@ -1,11 +1,15 @@
 //! How runs go: a run's fold says what comes next, the engine does it and appends the outcome.
 //! Every interface executes commands and asks queries here; nothing else starts, stops or changes a run.
 
+mod approvals;
 mod cancel;
 mod commit;
+mod continue_run;
 mod drive;
 mod engine;
 mod error;
+mod fork;
+mod fork_session;
 mod frame;
 mod frame_writer;
 mod hub;
@@ -16,6 +20,7 @@ mod plan;
 mod prompt;
 mod registry;
 mod sessions;
+mod settle;
 mod signals;
 mod start;
 mod tool_calls;
@@ -23,6 +28,7 @@ mod watch;
 
 pub use engine::{Engine, EngineOptions, Outcome, Ports, RunDetail};
 pub use error::{ExecuteError, QueryError};
+pub use fork::whole_turns;
 pub use frame::{Frame, FrameBody, RunMeta, frames_of};
 pub use node::SILENCE;
 pub use prompt::{build_request, json_hash, output_schema, system_message};

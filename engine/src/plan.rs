@@ -2,16 +2,18 @@
 
 use std::collections::HashSet;
 
+use daybook_domain::approval::{ApprovalRequested, call_hash};
 use daybook_domain::component::AgentConfig;
-use daybook_domain::ids::RunId;
+use daybook_domain::ids::{ApprovalId, RunId};
 use daybook_domain::message::Message;
 use daybook_domain::redact::REDACTED;
 use daybook_domain::run::{
-    Ending, ModelCallRequested, Next, PendingTool, Requirement, RequirementKind, RunCancelled, RunEvent, RunFailed,
-    RunPaused, RunStage, RunState, RunStatus, RunSucceeded, ToolCallRequested, ToolOutcomeUnknown,
+    Ending, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed,
+    RunPaused, RunStage, RunState, RunStatus, RunSucceeded, ToolCallRequested, ToolOutcome, ToolOutcomeUnknown,
+    ToolRecord, needed,
 };
 use daybook_domain::session::{SessionEvent, SessionRunEnded};
-use daybook_domain::tool::Effect;
+use daybook_domain::tool::{Effect, ToolSpec};
 use daybook_models::ChatRequest;
 use serde_json::{Map, Value};
 
@@ -45,7 +47,11 @@ pub(crate) struct ToolStart {
     pub call_id: String,
     pub tool: String,
     pub arguments: String,
+    /// What a person filled in, over the model's arguments.
+    pub filled: Option<Map<String, Value>>,
     pub idempotency_key: String,
+    /// Why it is not called at all: what would have to be asked about it cannot be.
+    pub refusal: Option<String>,
 }
 
 /// Events to append together with what led to them, and the work after that.
@@ -53,6 +59,8 @@ pub(crate) struct ToolStart {
 pub(crate) struct Plan {
     pub events: Vec<RunEvent>,
     pub session: Vec<SessionEvent>,
+    /// Approvals that the run asks for.
+    pub approvals: Vec<ApprovalRequested>,
     /// Whether the run leaves its node: it ended, or waits for a person.
     pub leaves: bool,
     pub action: Action,
@@ -61,7 +69,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Nothing to append.
     pub fn only(action: Action) -> Self {
-        Self { events: Vec::new(), session: Vec::new(), leaves: false, action }
+        Self { events: Vec::new(), session: Vec::new(), approvals: Vec::new(), leaves: false, action }
     }
 }
 
@@ -97,13 +105,12 @@ impl Planner<'_> {
     /// # Errors
     /// When a request cannot be written as JSON.
     pub fn plan(&self, state: &RunState) -> serde_json::Result<Plan> {
-        Ok(match state.next(self.config.max_iterations.max(1)) {
+        Ok(match state.next(self.config.max_iterations.max(1), self.granted) {
             Next::Done | Next::AwaitPerson => Plan::only(Action::Stop),
-            Next::AwaitTurn if self.granted => self.model(state, 1, 1, None)?,
             Next::AwaitTurn => Plan::only(Action::AwaitTurn),
             Next::CallModel { iteration, attempt, call_id } => self.model(state, iteration, attempt, call_id)?,
-            Next::CallTools(pending) => self.tools(pending),
-            Next::Pause(calls) => self.pause(state, calls),
+            Next::CallTools(pending) => self.tools(state, pending),
+            Next::Pause(_) => self.pause(state, Vec::new()),
             Next::Finish(ending) => self.finish(state, ending),
         })
     }
@@ -132,56 +139,110 @@ impl Planner<'_> {
         Ok(Plan {
             events: vec![RunEvent::ModelCallRequested(requested)],
             session: Vec::new(),
+            approvals: Vec::new(),
             leaves: false,
             action: Action::Model(Box::new(ModelCall { call_id, request })),
         })
     }
 
-    fn tools(&self, pending: Vec<PendingTool>) -> Plan {
-        let (mut events, mut starts) = (Vec::new(), Vec::new());
+    /// What may run starts beside what runs; when nothing does, a person is asked about the rest.
+    fn tools(&self, state: &RunState, pending: Vec<ToolRecord>) -> Plan {
+        let (mut events, mut starts, mut asked) = (Vec::new(), Vec::new(), Vec::new());
         for tool in pending.into_iter().filter(|tool| !self.in_flight.contains(&tool.call.id)) {
-            let lost = tool.attempts > 0;
-            if lost && tool.effect == Some(Effect::Unsafe) {
+            let lost = tool.attempts > 0 && !tool.again;
+            if lost && tool.effect == Effect::Unsafe {
                 let (call_id, at_ms) = (tool.call.id, self.now_ms);
                 events.push(RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id, at_ms }));
                 continue;
             }
-            let start = self.start(&tool);
+            let refusal = match self.asks(&tool) {
+                Some(Ok(requirement)) => {
+                    asked.push((requirement, tool));
+                    continue;
+                }
+                Some(Err(refusal)) => Some(refusal),
+                None => None,
+            };
+            let start = self.start(&tool, refusal);
             events.push(RunEvent::ToolCallRequested(ToolCallRequested {
                 call_id: start.call_id.clone(),
                 tool: start.tool.clone(),
                 idempotency_key: start.idempotency_key.clone(),
-                effect: tool.effect.unwrap_or_else(|| self.effect(&tool.call.name)),
+                effect: if tool.attempts > 0 { tool.effect } else { self.effect(&tool.call.name) },
                 attempt: tool.attempts + 1,
                 frame: 0,
                 at_ms: self.now_ms,
             }));
             starts.push(start);
         }
+        if starts.is_empty() && events.is_empty() && self.in_flight.is_empty() {
+            return self.pause(state, asked);
+        }
         let action = if starts.is_empty() { Action::AwaitTools } else { Action::Tools(starts) };
-        Plan { events, session: Vec::new(), leaves: false, action }
+        Plan { events, action, ..Plan::only(Action::AwaitTools) }
     }
 
-    fn start(&self, tool: &PendingTool) -> ToolStart {
-        let fresh = || (self.fresh_id)().to_string();
+    /// What a person must be asked before the call may run; an error when there is no sense in asking, because the call
+    /// cannot be made as it stands.
+    fn asks(&self, tool: &ToolRecord) -> Option<Result<Requirement, String>> {
+        let requirement = needed(self.spec(&tool.call.name)?, tool)?;
+        if lost_a_secret(&tool.call.arguments) {
+            return Some(Err(LOST_SECRET.to_owned()));
+        }
+        Some(tool.arguments().map(|_| requirement))
+    }
+
+    fn start(&self, tool: &ToolRecord, refusal: Option<String>) -> ToolStart {
+        let known = Some(tool.idempotency_key.clone()).filter(|_| tool.attempts > 0);
         ToolStart {
             call_id: tool.call.id.clone(),
             tool: tool.call.name.clone(),
             arguments: tool.call.arguments.clone(),
-            idempotency_key: tool.idempotency_key.clone().unwrap_or_else(fresh),
+            filled: tool.filled.clone(),
+            idempotency_key: known.unwrap_or_else(|| (self.fresh_id)().to_string()),
+            refusal,
         }
+    }
+
+    fn spec(&self, name: &str) -> Option<&ToolSpec> {
+        self.config.tools.iter().find(|tool| tool.name == name)
     }
 
     /// A tool the agent does not have is never run: the call fails at once and may fail again.
     fn effect(&self, name: &str) -> Effect {
-        self.config.tools.iter().find(|tool| tool.name == name).map_or(Effect::Pure, |tool| tool.effect)
+        self.spec(name).map_or(Effect::Pure, |tool| tool.effect)
     }
 
-    fn pause(&self, state: &RunState, calls: Vec<String>) -> Plan {
-        let requirement = |call_id| Requirement { call_id, kind: RequirementKind::UnknownOutcome };
-        let requirements = calls.into_iter().map(requirement).collect();
+    /// Asks about `calls`, and about those whose outcome nobody knows.
+    fn pause(&self, state: &RunState, calls: Vec<(Requirement, ToolRecord)>) -> Plan {
+        let unknown = |tool: &&ToolRecord| tool.outcome == Some(ToolOutcome::Unknown);
+        let unknown = state.tools.iter().filter(unknown).map(|tool| &tool.call.id);
+        let mut requirements: Vec<Requirement> =
+            unknown.map(|id| Requirement::new(id, RequirementKind::UnknownOutcome)).collect();
+        let mut approvals = Vec::new();
+        for (mut requirement, tool) in calls {
+            if requirement.kind == RequirementKind::Confirmation
+                && let Some(approval) = self.approval(state, &mut requirement, &tool)
+            {
+                approvals.push(approval);
+            }
+            requirements.push(requirement);
+        }
         let paused = RunEvent::Paused(RunPaused { requirements, frame: 0, at_ms: self.now_ms });
-        self.leave(state, paused, RunStatus::Paused)
+        Plan { approvals, ..self.leave(state, paused, RunStatus::Paused) }
+    }
+
+    /// The approval of a call whose tool needs one before it runs.
+    fn approval(
+        &self,
+        state: &RunState,
+        requirement: &mut Requirement,
+        tool: &ToolRecord,
+    ) -> Option<ApprovalRequested> {
+        let accepted = state.accepted.as_ref()?;
+        let spec = self.spec(&tool.call.name).filter(|spec| spec.needs_approval())?;
+        requirement.approval = Some(ApprovalId::from((self.fresh_id)()));
+        approval_of(accepted, self.config, spec, requirement, tool, self.now_ms)
     }
 
     /// The end of the run, whatever its fold says.
@@ -223,12 +284,12 @@ impl Planner<'_> {
             session.push(SessionEvent::RunEnded(SessionRunEnded {
                 run_id,
                 status,
-                usage: state.usage,
+                usage: state.usage.since(state.counted),
                 model: Some((self.config.model.id.clone(), self.config.model.provider.clone())),
                 at: self.now_ms / 1000,
             }));
         }
-        Plan { events: vec![event], session, leaves: true, action: Action::Stop }
+        Plan { events: vec![event], session, leaves: true, ..Plan::only(Action::Stop) }
     }
 }
 
@@ -245,6 +306,37 @@ fn cancel_reason(state: &RunState) -> String {
     let run = state.run_id().map(ToString::to_string).unwrap_or_default();
     why.unwrap_or_else(|| format!("Run {run} was cancelled"))
 }
+
+/// An approval for this call with these arguments; `None` when the requirement names none or there are no arguments.
+pub(crate) fn approval_of(
+    accepted: &RunAccepted,
+    config: &AgentConfig,
+    spec: &ToolSpec,
+    requirement: &Requirement,
+    tool: &ToolRecord,
+    at_ms: i64,
+) -> Option<ApprovalRequested> {
+    let (rule, arguments) = (spec.approval.clone()?, tool.arguments().ok()?);
+    let after = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000).saturating_add(at_ms);
+    Some(ApprovalRequested {
+        approval_id: requirement.approval.clone()?,
+        run_id: accepted.run_id.clone(),
+        session_id: accepted.session_id.clone(),
+        user_id: accepted.user_id.clone(),
+        component: accepted.component.clone(),
+        source_name: config.name.clone(),
+        requirement: requirement.clone(),
+        tool: spec.name.clone(),
+        call_hash: call_hash(&spec.name, &arguments),
+        arguments: arguments.into(),
+        expires_at_ms: rule.expires_after_seconds.map(after),
+        rule,
+        at_ms,
+    })
+}
+
+/// What the model is told of a call that cannot be made because its arguments are not all kept.
+pub(crate) const LOST_SECRET: &str = "an argument held a secret, which is not kept: call again with all arguments";
 
 /// Whether recorded arguments lack a secret that was never recorded, so that the call cannot be made again.
 pub(crate) fn lost_a_secret(arguments: &str) -> bool {

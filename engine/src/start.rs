@@ -10,9 +10,9 @@ use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, SessionId, StreamId};
 use daybook_domain::media::{Media, MediaContent};
 use daybook_domain::personal::Personal;
-use daybook_domain::run::{RunAccepted, RunEvent, RunState};
-use daybook_domain::session::{Admission, AdmitRun, SessionEvent};
-use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, Meta, StreamWrite, Subject};
+use daybook_domain::run::{RunAccepted, RunEvent, RunReplaced, RunState};
+use daybook_domain::session::{Admission, AdmitRun, SessionEvent, SessionRunReplaced};
+use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, StreamWrite, Subject};
 use serde_json::Map;
 
 use crate::cancel::cancel_run;
@@ -26,6 +26,7 @@ use crate::live::LiveRun;
 use crate::plan::{Partial, Plan, Planner};
 use crate::registry::Agent;
 use crate::sessions::Known;
+use crate::settle::meta_of;
 
 /// Media above this many bytes go to the blob store; events stay small.
 const INLINE_BYTES: usize = 64 * 1024;
@@ -40,7 +41,7 @@ pub(crate) async fn start_run(
 ) -> Result<Outcome, ExecuteError> {
     let inner = &engine.inner;
     let agent = inner.registry().agent(&command.component.id).ok_or(ExecuteError::UnknownComponent)?.clone();
-    if engine.run_count() >= inner.options.max_runs {
+    if inner.is_full() {
         return Err(ExecuteError::TooManyRuns(inner.options.max_runs));
     }
     let body_hash = body_hash(&command)?;
@@ -81,6 +82,7 @@ struct Accepted {
     plan: Plan,
     admission: Admission,
     history: Option<(Vec<RunId>, Vec<daybook_domain::message::Message>)>,
+    at_ms: i64,
 }
 
 impl Start<'_> {
@@ -110,7 +112,7 @@ impl Start<'_> {
                     known.appended(accepted.session_events.iter(), version);
                     let interrupted =
                         known.state.active.clone().filter(|_| accepted.admission == Admission::Interrupting);
-                    let outcome = self.go(accepted, appended.versions.last().copied().unwrap_or_default());
+                    let outcome = self.go(accepted, appended.versions.get(1).copied().unwrap_or_default());
                     drop(known);
                     self.interrupt(engine, interrupted).await;
                     return Ok(outcome);
@@ -135,7 +137,7 @@ impl Start<'_> {
     async fn decide(&mut self, known: &Known) -> Result<Accepted, ExecuteError> {
         let now_ms = self.inner.now_ms();
         let config = self.agent.config.clone();
-        let (admission, session_events) = known.state.admit(AdmitRun {
+        let (admission, mut session_events) = known.state.admit(AdmitRun {
             session_id: self.session_id.clone(),
             run_id: self.run_id.clone(),
             user_id: self.command.user_id.clone(),
@@ -146,6 +148,10 @@ impl Start<'_> {
             state: self.command.session_state.clone(),
             at: now_ms / 1000,
         })?;
+        if let Some(forked) = self.command.forked.as_ref().filter(|_| self.command.replaces) {
+            let (run_id, by, at) = (forked.run_id.clone(), self.run_id.clone(), now_ms / 1000);
+            session_events.push(SessionEvent::RunReplaced(SessionRunReplaced { run_id, by, at }));
+        }
         // Only a run that is let in leaves bytes behind.
         self.store_media().await?;
         let mut state = RunState::default();
@@ -167,14 +173,19 @@ impl Start<'_> {
         let mut plan = planner.plan(&state)?;
         plan.events.iter_mut().for_each(|event| set_frame(event, 1));
         run_events.append(&mut plan.events);
-        Ok(Accepted { state: RunState::default(), run_events, session_events, plan, admission, history })
+        Ok(Accepted { state: RunState::default(), run_events, session_events, plan, admission, history, at_ms: now_ms })
     }
 
     async fn history(
         &self,
         known: &Known,
     ) -> Result<(Vec<RunId>, Vec<daybook_domain::message::Message>), ExecuteError> {
-        let ids = last_runs(&known.state.recent, self.agent.config.history_runs);
+        let mut recent = known.state.recent.clone();
+        if let Some(forked) = &self.command.forked {
+            // What was said there is the beginning of this run.
+            recent.retain(|run| *run != forked.run_id);
+        }
+        let ids = last_runs(&recent, self.agent.config.history_runs);
         match self.inner.history(self.log, &ids).await {
             Ok(messages) => Ok((ids, messages)),
             Err(crate::error::QueryError::Store(error)) => Err(error.into()),
@@ -198,6 +209,9 @@ impl Start<'_> {
             dependencies: Personal::Known(self.command.dependencies.clone()),
             metadata: Personal::Known(self.command.metadata.clone()),
             output_schema: Personal::Known(self.command.output_schema.clone()),
+            forked: self.command.forked.clone(),
+            base: Personal::Known(self.command.base.clone()),
+            copied_from: None,
             at_ms,
         }
     }
@@ -215,24 +229,33 @@ impl Start<'_> {
             subject: Some(self.subject.clone()),
             events: accepted.run_events.iter().cloned().map(DomainEvent::from).collect(),
         };
+        let mut writes = vec![session, run];
+        writes.extend(self.replaced(accepted));
         Append {
             log_id: self.log,
-            writes: vec![session, run],
+            writes,
             command: self.key.clone(),
             lease: LeaseOp::Take {
                 tree: self.run_id.clone(),
                 node: self.inner.node_id.clone(),
+                epoch: 1,
                 component: self.command.component.to_string(),
                 tools: self.agent.config.tools.iter().map(|tool| tool.name.clone()).collect(),
             },
-            meta: Meta {
-                principal: self.envelope.principal.name.clone(),
-                interface: self.envelope.interface.to_owned(),
-                correlation_id: self.envelope.correlation_id.clone(),
-                causation_id: self.envelope.causation_id.clone(),
-                occurred_at_ms: self.inner.now_ms(),
-            },
+            meta: meta_of(self.envelope, self.inner.now_ms()),
         }
+    }
+
+    /// What happens to the run whose place this one takes.
+    fn replaced(&self, accepted: &Accepted) -> Option<StreamWrite> {
+        let forked = self.command.forked.as_ref().filter(|_| self.command.replaces)?;
+        let replaced = RunReplaced { by: self.run_id.clone(), at_ms: accepted.at_ms };
+        Some(StreamWrite {
+            stream: StreamId::run(&forked.run_id),
+            expected: Expected::Any,
+            subject: Some(self.subject.clone()),
+            events: vec![RunEvent::Replaced(replaced).into()],
+        })
     }
 
     /// The run is in the log: from here on it goes by itself.
@@ -312,7 +335,12 @@ impl Start<'_> {
 /// SHA-256 over what the caller asked for; ids that were made for it do not count.
 fn body_hash(command: &StartRun) -> Result<[u8; 32], ExecuteError> {
     let media = command.media.iter().map(|item| Media { id: String::new(), ..item.clone() }).collect();
-    let mut value = serde_json::to_value(StartRun { media, ..command.clone() })?;
+    Ok(hash_of(&StartRun { media, ..command.clone() })?)
+}
+
+/// SHA-256 over a value's JSON, keys sorted.
+pub(crate) fn hash_of(command: &impl serde::Serialize) -> serde_json::Result<[u8; 32]> {
+    let mut value = serde_json::to_value(command)?;
     value.sort_all_objects();
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, value.to_string().as_bytes()).as_ref());

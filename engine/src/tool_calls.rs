@@ -4,19 +4,24 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backon::Retryable;
 use daybook_domain::run::{RunEvent, ToolCallCompleted, ToolCallFailed, ToolOutcomeUnknown};
 use daybook_domain::session::{SessionEvent, SessionStateChanged, StatePatch};
-use daybook_tools::{Tool, ToolContext, ToolOutput};
+use daybook_domain::tool::Effect;
+use daybook_tools::{Tool, ToolContext, ToolError, ToolOutput};
 use futures::FutureExt;
 use serde_json::{Map, Value};
 
 use crate::drive::{Driver, Exit};
 use crate::frame::FrameBody;
 use crate::model_call::redact_json;
-use crate::plan::{Action, ToolStart, lost_a_secret};
+use crate::plan::{Action, LOST_SECRET, ToolStart, lost_a_secret};
 
 /// How long outcomes of tools beside each other are gathered for one commit.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// How long before a failed call is tried again, the first time.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// The most characters of one word about how far a tool is.
 const MOST_PROGRESS: usize = 4096;
@@ -83,21 +88,29 @@ impl Driver {
 
     /// The tool's code and its arguments, or what the model is told instead.
     fn prepare(&self, start: &ToolStart) -> Result<Prepared, String> {
+        if let Some(refusal) = &start.refusal {
+            return Err(refusal.clone());
+        }
         let Some(tool) = self.agent.tools.get(&start.tool).cloned() else {
             let names: Vec<&str> = self.agent.config.tools.iter().map(|tool| tool.name.as_str()).collect();
             return Err(format!("there is no tool {:?}; there are: {}", start.tool, names.join(", ")));
         };
         let written = self.arguments.get(&start.call_id).unwrap_or(&start.arguments);
         if lost_a_secret(written) {
-            return Err("an argument held a secret, which is not kept: call again with all arguments".to_owned());
+            return Err(LOST_SECRET.to_owned());
         }
         let call = daybook_domain::message::ToolCall {
             id: start.call_id.clone(),
             name: start.tool.clone(),
             arguments: written.clone(),
         };
-        let timeout = Duration::from_secs(tool.spec().timeout_seconds.max(1));
-        Ok(Prepared { tool, arguments: call.parsed()?, timeout })
+        let mut arguments = call.parsed()?;
+        arguments.extend(start.filled.clone().into_iter().flatten());
+        // What the run was accepted with holds, whatever the tool says of itself by now.
+        let spec = self.agent.config.tools.iter().find(|spec| spec.name == start.tool).unwrap_or_else(|| tool.spec());
+        let timeout = Duration::from_secs(spec.timeout_seconds.max(1));
+        let retries = if spec.effect == Effect::Unsafe { 0 } else { spec.retries };
+        Ok(Prepared { tool, arguments, timeout, retries })
     }
 
     /// Waits for one tool call to end, or for the run to be cancelled or handed over; gives what comes next.
@@ -162,8 +175,9 @@ impl Driver {
                         at: at_ms / 1000,
                     }));
                 }
+                let media = Some(result.media).filter(|media| !media.is_empty()).into();
                 let result = redact_json(&self.engine.redactor, &result.text).into();
-                RunEvent::ToolCallCompleted(ToolCallCompleted { call_id, result, duration, frame: 0, at_ms })
+                RunEvent::ToolCallCompleted(ToolCallCompleted { call_id, result, media, duration, frame: 0, at_ms })
             }
             Err(error) => {
                 let error = self.engine.redactor.text(&error).into();
@@ -196,6 +210,8 @@ struct Prepared {
     tool: Arc<dyn Tool>,
     arguments: Map<String, Value>,
     timeout: Duration,
+    /// How often a failed call is tried again; never where that may do harm.
+    retries: u32,
 }
 
 async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, String>) -> ToolEnd {
@@ -203,14 +219,25 @@ async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, 
     let result = match call {
         Err(error) => Err(error),
         Ok(call) => {
-            match tokio::time::timeout(call.timeout, guarded(&call.tool, context.clone(), call.arguments)).await {
-                Ok(result) => result,
-                Err(_) => Err(format!("the tool took longer than {} s and was stopped", call.timeout.as_secs())),
-            }
+            let whole = tokio::time::timeout(call.timeout, with_retries(&call, &context)).await;
+            whole.unwrap_or_else(|_| {
+                Err(format!("the tool took longer than {} s and was stopped", call.timeout.as_secs()))
+            })
         }
     };
     let patch = if result.is_ok() { context.patch() } else { StatePatch::default() };
     ToolEnd { call_id, result, patch, duration: started.elapsed().as_secs_f64() }
+}
+
+/// All attempts together have the time of one call.
+async fn with_retries(call: &Prepared, context: &ToolContext) -> Result<ToolOutput, String> {
+    let backoff = backon::ExponentialBuilder::default()
+        .with_min_delay(RETRY_AFTER)
+        .with_jitter()
+        .with_max_times(usize::try_from(call.retries).unwrap_or(0));
+    let attempt = || guarded(&call.tool, context.clone(), call.arguments.clone());
+    let answer = attempt.retry(backoff).when(|error| matches!(error, ToolError::Failed(_))).await;
+    answer.map_err(|error| error.to_string())
 }
 
 /// A tool that panics has failed; it does not take the run with it.
@@ -218,9 +245,7 @@ async fn guarded(
     tool: &Arc<dyn Tool>,
     context: ToolContext,
     arguments: Map<String, Value>,
-) -> Result<ToolOutput, String> {
-    match AssertUnwindSafe(tool.call(context, arguments)).catch_unwind().await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the tool broke down".to_owned()),
-    }
+) -> Result<ToolOutput, ToolError> {
+    let called = AssertUnwindSafe(tool.call(context, arguments)).catch_unwind().await;
+    called.unwrap_or_else(|_| Err(ToolError::Failed("the tool broke down".to_owned())))
 }

@@ -97,8 +97,8 @@ impl<'a> Columns<'a> {
     fn add_lease(&mut self, lease: &'a LeaseOp) {
         let (op, tree, node, epoch, taken) = match lease {
             LeaseOp::None => (0, None, None, None, None),
-            LeaseOp::Take { tree, node, component, tools } => {
-                (1, Some(tree), Some(node), None, Some((component, tools)))
+            LeaseOp::Take { tree, node, epoch, component, tools } => {
+                (1, Some(tree), Some(node), Some(*epoch), Some((component, tools)))
             }
             LeaseOp::Hold { tree, node, epoch } => (2, Some(tree), Some(node), Some(*epoch), None),
             LeaseOp::Release { tree, node, epoch } => (3, Some(tree), Some(node), Some(*epoch), None),

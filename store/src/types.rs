@@ -86,12 +86,14 @@ pub struct CommandKey {
 pub enum LeaseOp {
     /// Nothing.
     None,
-    /// Takes a new one, with epoch 1. Lost when the tree has one already.
+    /// Takes a new one. Lost when the tree has one already.
     Take {
         /// The root run.
         tree: RunId,
-        /// The node that will run it.
+        /// The node that will run it; a name that no node has leaves it to whoever claims it first.
         node: String,
+        /// 1 for a new run; for one that goes on after a pause, the epoch it had then.
+        epoch: u64,
         /// The component, for nodes that may take it over.
         component: String,
         /// The tools it needs, likewise.

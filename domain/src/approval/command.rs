@@ -75,6 +75,9 @@ pub enum ApprovalError {
         /// Who decided, where somebody did and said so.
         by: Option<String>,
     },
+    /// It is still to be decided; without it its run would wait for ever.
+    #[error("Approval is pending: resolve it, or cancel its run, before deleting it")]
+    Pending,
     /// The tool's rule wants somebody else than the user whose run it is.
     #[error("{0:?} asked for this approval, and its rule wants somebody else to decide")]
     OwnRequest(String),

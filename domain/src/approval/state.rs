@@ -112,6 +112,7 @@ impl ApprovalState {
             ApprovalCommand::Expire { at_ms } if pending => vec![ApprovalEvent::Expired(ApprovalExpired { at_ms })],
             ApprovalCommand::Cancel { at_ms } if pending => vec![ApprovalEvent::Cancelled(ApprovalCancelled { at_ms })],
             ApprovalCommand::Remind { .. } | ApprovalCommand::Expire { .. } | ApprovalCommand::Cancel { .. } => vec![],
+            ApprovalCommand::Delete { .. } if pending => return Err(ApprovalError::Pending),
             ApprovalCommand::Delete { by, at_ms } => vec![ApprovalEvent::Deleted(ApprovalDeleted { by, at_ms })],
         })
     }

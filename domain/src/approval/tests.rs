@@ -68,14 +68,14 @@ fn the_requester_may_not_decide_where_the_rule_says_so() {
 }
 
 #[test]
-fn what_is_deleted_is_gone_for_callers() {
+fn what_is_deleted_is_gone_for_callers_and_what_is_pending_stays() {
     let deleted = ApprovalEvent::Deleted(ApprovalDeleted { by: "x".into(), at_ms: 7 });
     let delete = || ApprovalCommand::Delete { by: "x".into(), at_ms: 7 };
-    given(&[requested(required())]).when(delete()).then_expect_events(vec![deleted.clone()]);
-    given(&[requested(required()), deleted.clone()]).when(delete()).then_expect_error(ApprovalError::Unknown);
-    given(&[requested(required()), deleted])
-        .when(resolve(Verdict::Approved, "x", None))
-        .then_expect_error(ApprovalError::Unknown);
+    let events = [requested(required()), resolved(Verdict::Approved, "x", None), deleted.clone()];
+    given(&events[..1]).when(delete()).then_expect_error(ApprovalError::Pending);
+    given(&events[..2]).when(delete()).then_expect_events(vec![deleted]);
+    given(&events).when(delete()).then_expect_error(ApprovalError::Unknown);
+    given(&events).when(resolve(Verdict::Approved, "x", None)).then_expect_error(ApprovalError::Unknown);
 }
 
 #[test]

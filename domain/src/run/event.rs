@@ -59,6 +59,9 @@ pub struct RunAccepted {
     /// What was said in that run up to there; the run's own messages follow.
     #[serde(default, skip_serializing_if = "Personal::is_absent")]
     pub base: Personal<Option<Vec<Message>>>,
+    /// The session it was first of, where it is the copy of a run there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied_from: Option<SessionId>,
     /// Unix milliseconds.
     pub at_ms: i64,
 }
@@ -73,9 +76,6 @@ pub struct Forked {
     /// Whether its last answer is given anew.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub regenerated: bool,
-    /// The session the other run is of, where that is another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_id: Option<SessionId>,
 }
 
 /// Another node took the run over, or the same after a restart.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::command::{RunCommand, RunError, RunMode};
 use super::event::{
-    CancelRequested, ErrorKind, ModelCallCompleted, ModelCallRequested, RunAccepted, RunEvent, RunStage,
+    CancelRequested, ErrorKind, ModelCallCompleted, ModelCallRequested, RunAccepted, RunContinued, RunEvent, RunStage,
 };
 use super::requirement::Requirement;
 use super::tools::{ToolOutcome, ToolRecord};
@@ -118,9 +118,12 @@ pub struct RunState {
     /// How much of that its session was told when it paused.
     #[serde(skip_serializing_if = "Usage::is_zero")]
     pub counted: Usage,
-    /// How who continued it last waits.
+    /// How it went on after its last pause.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub continued: Option<RunMode>,
+    pub continued: Option<RunContinued>,
+    /// The index of the first frame of its last pause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused_frame: Option<u64>,
     /// The run that took its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<RunId>,
@@ -291,6 +294,7 @@ impl RunState {
             RunEvent::Paused(e) => {
                 self.status = RunStatus::Paused;
                 self.counted = self.usage;
+                self.paused_frame = Some(e.frame);
                 self.duration = self.accepted.as_ref().map(|accepted| seconds_between(accepted.at_ms, e.at_ms));
                 self.asked(&e.requirements, e.at_ms);
                 self.saw(e.frame + 2, e.at_ms);
@@ -301,7 +305,7 @@ impl RunState {
             }
             RunEvent::Continued(e) => {
                 self.status = status_of(e.admission);
-                self.continued = Some(e.mode);
+                self.continued = Some(e.clone());
                 self.duration = None;
                 self.saw(e.frame + 1, e.at_ms);
             }
@@ -426,7 +430,7 @@ impl RunState {
 
     /// Whether its caller watches or waits in the background, where frames were asked for from the start.
     pub fn keeps_frames(&self) -> bool {
-        let continued = self.continued.is_some_and(RunMode::keeps_frames);
+        let continued = self.continued.as_ref().is_some_and(|continued| continued.mode.keeps_frames());
         continued || self.accepted.as_ref().is_some_and(|accepted| accepted.mode.keeps_frames())
     }
 

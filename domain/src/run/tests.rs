@@ -27,6 +27,7 @@ pub(crate) fn accepted(admission: Admission) -> RunEvent {
         output_schema: None.into(),
         forked: None,
         base: None.into(),
+        copied_from: None,
         at_ms: 1_000,
     })
 }

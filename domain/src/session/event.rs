@@ -62,6 +62,17 @@ pub struct SessionRunEnded {
     pub at: i64,
 }
 
+/// Another run took an ended one's place in the conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionRunReplaced {
+    /// The ended run.
+    pub run_id: RunId,
+    /// The other.
+    pub by: RunId,
+    /// Unix seconds.
+    pub at: i64,
+}
+
 /// Keys set and removed. Patches of other keys commute, so runs beside each other lose nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatePatch {
@@ -111,6 +122,8 @@ events! {
         RunAdmitted(SessionRunAdmitted) = 1,
         /// A run no longer holds it.
         RunEnded(SessionRunEnded) = 1,
+        /// A run is no longer part of the conversation.
+        RunReplaced(SessionRunReplaced) = 1,
         /// Its state changed.
         StateChanged(SessionStateChanged) = 1,
     }

@@ -7,5 +7,8 @@ mod state;
 mod tests;
 
 pub use command::{Admission, AdmitRun, SessionError};
-pub use event::{SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionStateChanged, StatePatch};
+pub use event::{
+    SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionRunReplaced, SessionStateChanged,
+    StatePatch,
+};
 pub use state::{MAX_QUEUE, SessionState, SessionTotals};

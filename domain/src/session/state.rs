@@ -132,6 +132,10 @@ impl SessionState {
             SessionEvent::Created(created) => self.created(created),
             SessionEvent::RunAdmitted(admitted) => self.admitted(admitted),
             SessionEvent::RunEnded(ended) => self.ended(ended),
+            SessionEvent::RunReplaced(replaced) => {
+                self.recent.retain(|run| *run != replaced.run_id);
+                self.updated_at = replaced.at;
+            }
             SessionEvent::StateChanged(changed) => {
                 if let Some(patch) = changed.patch.get() {
                     patch.apply(&mut self.state);

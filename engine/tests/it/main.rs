@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
 
 mod nodes;
+mod pauses;
 mod runs;
 mod world;

@@ -12,7 +12,7 @@ use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{ComponentId, LogId, RunId, SessionId, StreamId};
 use daybook_domain::message::{CallMetrics, Replay, ToolCall};
 use daybook_domain::run::{OnBusy, RunMode, RunState};
-use daybook_domain::tool::{Effect, ToolSpec};
+use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, Gate, OnExpiry, ToolSpec};
 use daybook_engine::{Engine, EngineOptions, Outcome, Ports, Registry};
 use daybook_models::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, ModelError, ModelInfo};
 use daybook_store::embedded::{Embedded, EmbeddedOptions};
@@ -185,9 +185,10 @@ impl World {
         let mut tools: ToolSet = BTreeMap::new();
         for (name, effect) in [("pure", Effect::Pure), ("idem", Effect::Idempotent), ("harm", Effect::Unsafe)] {
             let spec = ToolSpec::new(name, "", json!({"type": "object"})).effect(effect);
-            let (calls, given) = (self.calls.clone(), self.given.clone());
-            let tool = Counted { spec, calls, given, go_on: self.tool_go_on.clone() };
-            tools.insert(name.into(), Arc::new(tool));
+            tools.insert(name.into(), self.counted(spec));
+        }
+        for spec in gated() {
+            tools.insert(spec.name.clone(), self.counted(spec));
         }
         registry.add_agent(config(), tools).unwrap();
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
@@ -197,6 +198,11 @@ impl World {
         };
         let options = EngineOptions { grace: Duration::from_millis(200), ..EngineOptions::default() };
         Engine::start(self.store.clone(), registry, options, ports).await.unwrap()
+    }
+
+    fn counted(&self, spec: ToolSpec) -> Arc<Counted> {
+        let (calls, given) = (self.calls.clone(), self.given.clone());
+        Arc::new(Counted { spec, calls, given, go_on: self.tool_go_on.clone() })
     }
 
     /// The node dies: its tasks are gone, its leases are found without a living node.
@@ -222,6 +228,32 @@ impl World {
         self.postgres.stop().await.unwrap();
         self.folder.close().unwrap();
     }
+}
+
+/// Tools about which a person is asked.
+fn gated() -> Vec<ToolSpec> {
+    let text = json!({"type": "object", "properties": {"to": {"type": "string"}, "key": {"type": "string"}},
+        "required": ["to"]});
+    let tool = |name: &str, gate, approval| ToolSpec { gate, approval, ..ToolSpec::new(name, "", text.clone()) };
+    let expires = |on_expiry| {
+        let rule = ApprovalRule::new(ApprovalKind::Required);
+        Some(ApprovalRule { expires_after_seconds: Some(60), remind_every_seconds: Some(40), on_expiry, ..rule })
+    };
+    vec![
+        tool("confirm", Gate::Confirmation, None),
+        tool("fill", Gate::UserInput { fields: vec!["to".into()] }, None),
+        tool("outside", Gate::External { silent: false }, None),
+        tool("audited", Gate::Confirmation, Some(ApprovalRule::new(ApprovalKind::Audit))),
+        tool("approve", Gate::None, Some(ApprovalRule::new(ApprovalKind::Required))),
+        tool(
+            "fill_approved",
+            Gate::UserInput { fields: vec!["to".into()] },
+            Some(ApprovalRule::new(ApprovalKind::Required)),
+        ),
+        tool("denies", Gate::None, expires(OnExpiry::Deny)),
+        tool("fails", Gate::None, expires(OnExpiry::Fail)),
+        tool("waits", Gate::None, expires(OnExpiry::Wait)),
+    ]
 }
 
 pub fn config() -> AgentConfig {
@@ -258,6 +290,9 @@ pub fn start(message: &str, session: &str) -> StartRun {
         dependencies: None,
         metadata: None,
         output_schema: None,
+        forked: None,
+        base: None,
+        replaces: false,
     }
 }
 

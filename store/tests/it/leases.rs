@@ -8,6 +8,7 @@ fn take(tree: &str, node: &str, component: &str, tools: &[&str]) -> LeaseOp {
     LeaseOp::Take {
         tree: run(tree),
         node: node.to_owned(),
+        epoch: 1,
         component: component.to_owned(),
         tools: tools.iter().map(|tool| (*tool).to_owned()).collect(),
     }

@@ -1,0 +1,194 @@
+//! Continuing a run: answers for one that is paused, a new run from where one ended, and the run itself for one that goes
+//! on from these very answers already.
+
+use daybook_domain::approval::{ApprovalEvent, ApprovalRequested, ApprovalResolved, Verdict};
+use daybook_domain::command::{ContinueRun, Envelope};
+use daybook_domain::ids::{ApprovalId, StreamId};
+use daybook_domain::redact::Redactor;
+use daybook_domain::run::{
+    Answer, AnswerError, Decision, Requirement, RequirementKind, RequirementResolved, RunEvent, RunState, RunStatus,
+};
+use daybook_store::{CommandKey, Expected, StreamWrite};
+
+use crate::engine::{Engine, Outcome};
+use crate::error::ExecuteError;
+use crate::fork::fork_run;
+use crate::plan::approval_of;
+use crate::settle::{MAX_TRIES, Settlement, Standing, Unsettled};
+use crate::start::hash_of;
+
+pub(crate) async fn continue_run(
+    engine: &Engine,
+    envelope: &Envelope,
+    command: ContinueRun,
+) -> Result<Outcome, ExecuteError> {
+    let inner = &engine.inner;
+    let unknown = || ExecuteError::UnknownRun(command.run_id.to_string());
+    for _ in 0..MAX_TRIES {
+        let run = Standing::read(inner, envelope.log_id, &command.run_id).await?.ok_or_else(unknown)?;
+        if run.accepted.component != command.component || run.accepted.session_id != command.session_id {
+            return Err(unknown());
+        }
+        if command.fork || command.regenerate {
+            return fork_run(engine, envelope, &run, command).await;
+        }
+        let answers = read_answers(&run.state, &command.answers, &inner.redactor)?;
+        if run.state.status != RunStatus::Paused {
+            return if let Some(outcome) = joined(&run, &command, &answers)? {
+                Ok(outcome)
+            } else {
+                fork_run(engine, envelope, &run, command).await
+            };
+        }
+        if answers.is_empty() {
+            return Err(ExecuteError::Unanswered(silence(&run.state)));
+        }
+        match settle(engine, envelope, run, &command, answers).commit().await {
+            Err(Unsettled::Conflict) => {}
+            Err(Unsettled::Refused(error)) => return Err(error),
+            // The same key with the same answers: what they came to then.
+            Err(Unsettled::Duplicate) => {
+                let run = Standing::read(inner, envelope.log_id, &command.run_id).await?.ok_or_else(unknown)?;
+                return Ok(as_it_is(&run));
+            }
+            Ok(outcome) => return Ok(outcome),
+        }
+    }
+    Err(ExecuteError::Contended)
+}
+
+fn settle<'a>(
+    engine: &'a Engine,
+    envelope: &'a Envelope,
+    run: Standing,
+    command: &ContinueRun,
+    answers: Vec<RequirementResolved>,
+) -> Settlement<'a> {
+    let inner = &engine.inner;
+    let at_ms = inner.now_ms();
+    let stamped = |resolved| RequirementResolved { by: envelope.principal.name.clone(), at_ms, ..resolved };
+    let answers: Vec<RequirementResolved> = answers.into_iter().map(stamped).collect();
+    let beside = answers.iter().filter_map(|resolved| audit(engine, envelope, &run, resolved)).collect();
+    let key = envelope.idempotency_key.clone().map(|key| CommandKey {
+        principal: envelope.principal.name.clone(),
+        route: format!("{}:runs/{}:continue", command.component, command.run_id),
+        key,
+        body_hash: hash_of(command).unwrap_or_default(),
+        resource: command.run_id.to_string(),
+    });
+    let answers = answers.into_iter().map(RunEvent::RequirementResolved).collect();
+    Settlement { inner, envelope, run, answers, beside, mode: command.mode, key }
+}
+
+/// The answers that say something new.
+///
+/// # Errors
+/// [`AnswerError`] for the first that does not fit.
+fn read_answers(
+    state: &RunState,
+    answers: &[Answer],
+    redactor: &Redactor,
+) -> Result<Vec<RequirementResolved>, AnswerError> {
+    let mut state = state.clone();
+    let mut all = Vec::new();
+    for answer in answers {
+        let tool = state.tool(&answer.call_id).ok_or_else(|| AnswerError::NoSuchCall(answer.call_id.clone()))?;
+        let Some(asked) = &tool.asked else { continue };
+        let Some(given) = asked.read(tool, answer)? else { continue };
+        if let Some(known) = &tool.given {
+            if *known == given {
+                continue;
+            }
+            return Err(AnswerError::Answered(answer.call_id.clone()));
+        }
+        if asked.approval.is_some() {
+            return Err(AnswerError::NeedsApproval);
+        }
+        let mut values = given.values.clone();
+        values.iter_mut().for_each(|values| redactor.object(values));
+        if values != given.values {
+            let fault = "what was filled in holds a secret, which is not kept: let the tool find it elsewhere";
+            return Err(AnswerError::Unfit(fault.to_owned()));
+        }
+        let resolved = RequirementResolved {
+            call_id: answer.call_id.clone(),
+            decision: given.decision,
+            note: given.note.map(|note| redactor.text(&note)).into(),
+            values: values.into(),
+            result: given.result.map(|result| redactor.text(&result)).into(),
+            by: String::new(),
+            approval: None,
+            at_ms: 0,
+        };
+        state.evolve(&RunEvent::RequirementResolved(resolved.clone()));
+        all.push(resolved);
+    }
+    Ok(all)
+}
+
+/// What is told to who answered nothing: silence is neither consent nor rejection.
+fn silence(state: &RunState) -> String {
+    let external = |(needed, _): &(&Requirement, _)| needed.kind == RequirementKind::ExternalExecution;
+    match state.open_requirements().find(external) {
+        Some((_, tool)) => format!("Tool {} requires external execution, cannot continue run", tool.call.name),
+        None => {
+            "Run has unresolved HITL requirements. Provide the `requirements` parameter (or resolve an admin approval \
+                 first)."
+                .to_owned()
+        }
+    }
+}
+
+/// The run itself, when the caller says nothing that it does not go on from already; `None` when a new run is wanted.
+fn joined(
+    run: &Standing,
+    command: &ContinueRun,
+    answers: &[RequirementResolved],
+) -> Result<Option<Outcome>, ExecuteError> {
+    if !answers.is_empty() {
+        return Err(ExecuteError::GoesOn);
+    }
+    let says_more = command.input.is_some() || command.from != Default::default();
+    if !run.state.status.is_end() {
+        return if says_more { Err(ExecuteError::GoesOn) } else { Ok(Some(as_it_is(run))) };
+    }
+    // Who was told "continue it once the approval is resolved", or sends the answers once more, wants that run.
+    let approved = run.state.tools.iter().any(|tool| tool.approval.is_some());
+    let repeats = !command.answers.is_empty() || approved;
+    Ok((repeats && !says_more && run.state.continued.is_some()).then(|| as_it_is(run)))
+}
+
+/// The run from where it went on last.
+fn as_it_is(run: &Standing) -> Outcome {
+    let continued = run.state.continued.as_ref().and_then(|continued| continued.frame.checked_sub(1));
+    Outcome::Continued {
+        run_id: run.accepted.run_id.clone(),
+        session_id: run.accepted.session_id.clone(),
+        queued: run.state.status == RunStatus::Pending,
+        after: if run.state.status == RunStatus::Paused { run.state.paused_frame } else { continued },
+    }
+}
+
+/// The record of a decision whose tool wants it kept as an approval.
+fn audit(engine: &Engine, envelope: &Envelope, run: &Standing, resolved: &RequirementResolved) -> Option<StreamWrite> {
+    let tool = run.state.tool(&resolved.call_id)?;
+    let asked = tool.asked.as_ref().filter(|asked| asked.audited)?;
+    let spec = run.config.tools.iter().find(|spec| spec.name == tool.call.name)?;
+    let approval_id = ApprovalId::from((engine.inner.ports.ids)());
+    let requirement = Requirement { approval: Some(approval_id.clone()), ..asked.clone() };
+    // With what a person filled in: that is what runs.
+    let mut decided = tool.clone();
+    decided.filled = resolved.values.get().cloned().flatten().filter(|_| resolved.decision == Decision::Filled);
+    let requested = approval_of(&run.accepted, &run.config, spec, &requirement, &decided, resolved.at_ms)?;
+    let requested = ApprovalRequested { expires_at_ms: None, ..requested };
+    let verdict = if resolved.decision == Decision::Rejected { Verdict::Rejected } else { Verdict::Approved };
+    let by = envelope.principal.name.clone();
+    let resolved_by = envelope.principal.user.as_ref().map(ToString::to_string).into();
+    let decision = ApprovalResolved { verdict, by, resolved_by, data: None.into(), at_ms: resolved.at_ms };
+    Some(StreamWrite {
+        stream: StreamId::approval(&approval_id),
+        expected: Expected::Version(0),
+        subject: Some(run.subject()),
+        events: vec![ApprovalEvent::Requested(requested).into(), ApprovalEvent::Resolved(decision).into()],
+    })
+}
