@@ -264,7 +264,7 @@ fn approval_samples() -> Vec<ApprovalEvent> {
         not_by_requester: true,
     };
     vec![
-        ApprovalEvent::Requested(ApprovalRequested {
+        ApprovalEvent::Requested(Box::new(ApprovalRequested {
             approval_id: ApprovalId::parse("a-1").unwrap(),
             run_id: RunId::parse("r-1").unwrap(),
             session_id: SessionId::parse("s-1").unwrap(),
@@ -278,7 +278,7 @@ fn approval_samples() -> Vec<ApprovalEvent> {
             rule,
             expires_at_ms: Some(60_001),
             at_ms: 1,
-        }),
+        })),
         ApprovalEvent::Resolved(ApprovalResolved {
             verdict: Verdict::Rejected,
             by: "anonymous".into(),

@@ -196,7 +196,7 @@ impl Driver {
                 stream: StreamId::approval(&approval.approval_id),
                 expected: Expected::Version(0),
                 subject: Some(subject.clone()),
-                events: vec![ApprovalEvent::Requested(approval.clone()).into()],
+                events: vec![ApprovalEvent::Requested(Box::new(approval.clone())).into()],
             });
         }
         let session = &beside.session;

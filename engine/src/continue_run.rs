@@ -189,6 +189,6 @@ fn audit(engine: &Engine, envelope: &Envelope, run: &Standing, resolved: &Requir
         stream: StreamId::approval(&approval_id),
         expected: Expected::Version(0),
         subject: Some(run.subject()),
-        events: vec![ApprovalEvent::Requested(requested).into(), ApprovalEvent::Resolved(decision).into()],
+        events: vec![ApprovalEvent::Requested(Box::new(requested)).into(), ApprovalEvent::Resolved(decision).into()],
     })
 }

@@ -1,6 +1,7 @@
 //! The views posted from the log, their queries, and the one runner that posts them. A view holds nothing that the log
 //! does not: it can be dropped and posted again. Reads wait for the view to reach the log's head; writes never wait.
 
+mod approvals;
 mod batch;
 mod error;
 mod kinds;
@@ -19,6 +20,7 @@ mod views;
 #[cfg(test)]
 mod tests;
 
+pub use approvals::{ApprovalFilter, ApprovalPage, ApprovalRow};
 pub use error::ViewError;
 pub use runner::{ProjectionStatus, Runner};
 pub use runs::{RunFilter, RunRow};

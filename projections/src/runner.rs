@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::approvals::Approvals;
 use crate::error::{PostError, ViewError};
 use crate::lead;
 use crate::parked;
@@ -83,6 +84,7 @@ impl Runner {
         };
         runner.post::<Runs>(&wanted);
         runner.post::<Sessions>(&wanted);
+        runner.post::<Approvals>(&wanted);
         runner.tasks.close();
         runner
     }

@@ -3,6 +3,7 @@
 use daybook_domain::{LogId, StreamId};
 use sqlx::PgConnection;
 
+use crate::approvals::Approvals;
 use crate::error::ViewError;
 use crate::parked;
 use crate::projection::{Projection, Scope};
@@ -25,7 +26,7 @@ pub struct ViewStand {
 /// # Errors
 /// [`ViewError`] when the database does not answer.
 pub async fn views_stand(db: &mut PgConnection, log: LogId) -> Result<Vec<ViewStand>, ViewError> {
-    Ok(vec![stand::<Runs>(db, log).await?, stand::<Sessions>(db, log).await?])
+    Ok(vec![stand::<Runs>(db, log).await?, stand::<Sessions>(db, log).await?, stand::<Approvals>(db, log).await?])
 }
 
 async fn stand<P: Projection>(db: &mut PgConnection, log: LogId) -> Result<ViewStand, ViewError> {

@@ -1,5 +1,6 @@
 //! The views on a real PostgreSQL.
 
+mod approvals;
 mod follow;
 mod lead;
 mod mend;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use daybook_domain::{LogId, RunId, SessionId, UserId};
+use daybook_domain::{ApprovalId, LogId, RunId, SessionId, UserId};
 use daybook_store::Store;
 
+use crate::approvals::{self, ApprovalFilter, ApprovalPage, Approvals};
 use crate::error::ViewError;
 use crate::progress::Hub;
 use crate::projection::{Projection, Scope};
@@ -97,6 +98,39 @@ impl Views {
     ) -> Result<Read<Option<SessionRow>>, ViewError> {
         let (scope, lag) = self.reach::<Sessions>(log).await?;
         Ok(Read { value: sessions::one(self.store.pool(), scope, owner, session).await?, lag })
+    }
+
+    /// A page of approvals, newest first.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the database fails or a row cannot be read.
+    pub async fn approvals(
+        &self,
+        log: LogId,
+        owner: Option<&UserId>,
+        filter: &ApprovalFilter,
+    ) -> Result<Read<ApprovalPage>, ViewError> {
+        let (scope, lag) = self.reach::<Approvals>(log).await?;
+        Ok(Read { value: approvals::page(self.store.pool(), scope, owner, filter).await?, lag })
+    }
+
+    /// How many approvals wait for a decision.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the database fails.
+    pub async fn pending_approvals(&self, log: LogId, owner: Option<&UserId>) -> Result<Read<u64>, ViewError> {
+        let (scope, lag) = self.reach::<Approvals>(log).await?;
+        Ok(Read { value: approvals::pending(self.store.pool(), scope, owner).await?, lag })
+    }
+
+    /// Claims approvals of which the clock demands something at `now_ms` (unix milliseconds), at most `limit`: to be
+    /// watched within half a minute, after which another caller gets them.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the database fails.
+    pub async fn claim_due_approvals(&self, log: LogId, now_ms: i64, limit: u32) -> Result<Vec<ApprovalId>, ViewError> {
+        let (scope, _) = self.reach::<Approvals>(log).await?;
+        approvals::claim_due(self.store.pool(), scope, now_ms, i64::from(limit)).await
     }
 
     /// A page of sessions.

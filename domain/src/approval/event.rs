@@ -97,7 +97,7 @@ events! {
     /// What happens to an approval.
     ApprovalEvent, "Approval" {
         /// A run asked for it.
-        Requested(ApprovalRequested) = 1,
+        Requested(Box<ApprovalRequested>) = 1,
         /// Somebody decided.
         Resolved(ApprovalResolved) = 1,
         /// Nobody has decided for another while.

@@ -90,7 +90,7 @@ impl ApprovalState {
     pub fn decide(&self, command: ApprovalCommand) -> Result<Vec<ApprovalEvent>, ApprovalError> {
         if let ApprovalCommand::Request(requested) = command {
             let fresh = self.requested.is_none();
-            return if fresh { Ok(vec![ApprovalEvent::Requested(*requested)]) } else { Err(ApprovalError::Exists) };
+            return if fresh { Ok(vec![ApprovalEvent::Requested(requested)]) } else { Err(ApprovalError::Exists) };
         }
         let requested = self.visible().ok_or(ApprovalError::Unknown)?;
         let pending = self.status == ApprovalStatus::Pending;
@@ -121,7 +121,7 @@ impl ApprovalState {
     pub fn evolve(&mut self, event: &ApprovalEvent) {
         self.updated_ms = match event {
             ApprovalEvent::Requested(e) => {
-                self.requested = Some(e.clone());
+                self.requested = Some((**e).clone());
                 e.at_ms
             }
             ApprovalEvent::Resolved(e) => {

@@ -9,7 +9,7 @@ use crate::tool::{ApprovalKind, ApprovalRule, OnExpiry};
 
 fn requested(rule: ApprovalRule) -> ApprovalEvent {
     let arguments = Map::from_iter([("service".to_owned(), json!("api"))]);
-    ApprovalEvent::Requested(ApprovalRequested {
+    ApprovalEvent::Requested(Box::new(ApprovalRequested {
         approval_id: ApprovalId::parse("a-1").unwrap(),
         run_id: RunId::parse("r-1").unwrap(),
         session_id: SessionId::parse("s-1").unwrap(),
@@ -23,7 +23,7 @@ fn requested(rule: ApprovalRule) -> ApprovalEvent {
         expires_at_ms: rule.expires_after_seconds.map(|seconds| i64::try_from(seconds).unwrap() * 1000),
         rule,
         at_ms: 0,
-    })
+    }))
 }
 
 fn required() -> ApprovalRule {

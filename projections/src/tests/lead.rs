@@ -28,7 +28,7 @@ async fn leads(runner: &Runner) -> Vec<bool> {
 async fn one_of_two_runners_leads_and_the_other_takes_over() {
     let world = World::new().await;
     let first = Runner::start(world.store.clone(), LOG);
-    until(|| async { leads(&first).await == [true, true] }).await;
+    until(|| async { leads(&first).await == [true; 3] }).await;
     let other = world.another().await;
     let second = Runner::start(other.clone(), LOG);
     for n in 0..20 {
@@ -39,9 +39,9 @@ async fn one_of_two_runners_leads_and_the_other_takes_over() {
             assert!(read.value.is_some() && read.lag == 0);
         }
     }
-    assert_eq!((leads(&first).await, leads(&second).await), (vec![true, true], vec![false, false]));
+    assert_eq!((leads(&first).await, leads(&second).await), (vec![true; 3], vec![false; 3]));
     first.stop().await;
-    until(|| async { leads(&second).await == [true, true] }).await;
+    until(|| async { leads(&second).await == [true; 3] }).await;
     append(&other, vec![run_write("late", "s", &[accepted("late", "s", None, "a", "m", NOW)])]).await;
     let read = second.views().patient().run(LOG, None, &run("late")).await.unwrap();
     assert!(read.value.is_some() && read.lag == 0);

@@ -114,7 +114,7 @@ pub(super) fn created(id: &str, owner: Option<&str>, component: &str, name: Opti
 }
 
 pub(super) fn admitted(id: &str, at: i64) -> SessionEvent {
-    SessionEvent::RunAdmitted(SessionRunAdmitted { run_id: run(id), admission: Admission::Active, at })
+    SessionEvent::RunAdmitted(SessionRunAdmitted { run_id: run(id), admission: Admission::Active, again: false, at })
 }
 
 pub(super) fn left(id: &str, at: i64) -> SessionEvent {
@@ -139,6 +139,9 @@ pub(super) fn accepted(id: &str, of: &str, owner: Option<&str>, component: &str,
         dependencies: Personal::default(),
         metadata: Personal::default(),
         output_schema: Personal::default(),
+        forked: None,
+        base: None.into(),
+        copied_from: None,
         at_ms: at * 1000,
     })
 }
