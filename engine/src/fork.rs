@@ -6,7 +6,7 @@ use daybook_domain::run::{Forked, OnBusy, RunStatus};
 
 use crate::engine::{Engine, Outcome};
 use crate::error::ExecuteError;
-use crate::settle::Standing;
+use crate::settle::{Standing, refused};
 use crate::start::start_run;
 
 pub(crate) async fn fork_run(
@@ -23,8 +23,10 @@ pub(crate) async fn fork_run(
     if replaces && !matches!(run.state.status, RunStatus::Completed | RunStatus::Regenerated) {
         return refuse("only a run that ended well can be regenerated: fork it, or set replace_original=false");
     }
-    let system = usize::from(run.config.system_prompt().is_some());
-    let kept = whole_turns(&run.state.messages, boundary(&run.state.messages, &command, system)?);
+    // Callers count the messages as they see them: the system message and what earlier runs said come first.
+    let history = engine.inner.history(envelope.log_id, &run.state.history).await.map_err(refused)?;
+    let before = usize::from(run.config.system_prompt().is_some()) + history.len();
+    let kept = whole_turns(&run.state.messages, boundary(&run.state.messages, &command, before)?);
     let accepted = &run.accepted;
     let start = StartRun {
         component: command.component,
@@ -42,7 +44,7 @@ pub(crate) async fn fork_run(
         output_schema: accepted.output_schema.get().cloned().flatten(),
         forked: Some(Forked {
             run_id: accepted.run_id.clone(),
-            message_index: u32::try_from(kept + system).unwrap_or(u32::MAX),
+            message_index: u32::try_from(kept + before).unwrap_or(u32::MAX),
             regenerated: command.regenerate,
         }),
         base: Some(run.state.messages[..kept].to_vec()),
@@ -51,8 +53,8 @@ pub(crate) async fn fork_run(
     start_run(engine, envelope, start).await
 }
 
-/// How many messages are taken over, the system message not counted.
-fn boundary(messages: &[Message], command: &ContinueRun, system: usize) -> Result<usize, ExecuteError> {
+/// How many of the run's own messages are taken over; `before` others are shown before them.
+fn boundary(messages: &[Message], command: &ContinueRun, before: usize) -> Result<usize, ExecuteError> {
     let refuse = |why: String| Err(ExecuteError::CannotContinue(why));
     if command.regenerate {
         let answer = |message: &&Message| message.role == Role::Assistant && message.tool_calls.is_empty();
@@ -68,11 +70,11 @@ fn boundary(messages: &[Message], command: &ContinueRun, system: usize) -> Resul
         },
         ContinueFrom::Message(index) => {
             let index = usize::try_from(index).unwrap_or(usize::MAX);
-            let most = messages.len() + system;
+            let most = messages.len() + before;
             if index > most {
                 return refuse(format!("continue_from must be between 0 and {most}"));
             }
-            Ok(index.saturating_sub(system))
+            Ok(index.saturating_sub(before))
         }
     }
 }

@@ -128,7 +128,7 @@ pub(crate) fn sort_order(raw: &Option<Raw<SortOrder>>) -> Result<SortOrder, ApiE
 /// The status of this name.
 pub(crate) fn run_status(word: &str) -> Option<RunStatus> {
     use RunStatus as S;
-    let all = [S::Pending, S::Running, S::Paused, S::Completed, S::Error, S::Cancelled];
+    let all = [S::Pending, S::Running, S::Paused, S::Completed, S::Error, S::Cancelled, S::Regenerated];
     all.into_iter().find(|status| status.as_str() == word)
 }
 

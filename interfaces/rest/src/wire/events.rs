@@ -8,10 +8,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::tool::Told;
 use super::{metrics, tool};
-
-/// What a paused run says when its model said nothing.
-pub(crate) const PAUSED: &str = "I have tools to execute, but I need confirmation.";
 
 /// A frame, to be written as a JSON object.
 pub(crate) struct Event<'a> {
@@ -46,6 +44,7 @@ pub(crate) fn name(body: &FrameBody) -> &'static str {
         FrameBody::ContentCompleted => "RunContentCompleted",
         FrameBody::Completed(_) => "RunCompleted",
         FrameBody::Paused { .. } => "RunPaused",
+        FrameBody::Continued => "RunContinued",
         FrameBody::Error { .. } => "RunError",
         FrameBody::Cancelled { .. } => "RunCancelled",
     }
@@ -87,7 +86,7 @@ impl Event<'_> {
                 maybe(map, "model_provider_data", provider_data.as_ref())
             }
             FrameBody::ModelRequestCompleted { metrics } => self.model_answered(map, metrics),
-            FrameBody::ToolCallStarted { tool } => map.serialize_entry("tool", &tool::execution(tool, false)),
+            FrameBody::ToolCallStarted { tool } => map.serialize_entry("tool", &tool::execution(tool, Told::InEvent)),
             FrameBody::ToolProgress { call_id, tool, text } => {
                 map.serialize_entry("content", text)?;
                 map.serialize_entry("tool_call_id", call_id)?;
@@ -95,18 +94,20 @@ impl Event<'_> {
             }
             FrameBody::ToolCallCompleted { tool } => {
                 map.serialize_entry("content", &tool::sentence(tool))?;
-                map.serialize_entry("tool", &tool::execution(tool, false))
+                map.serialize_entry("tool", &tool::execution(tool, Told::InEvent))
             }
             FrameBody::ToolCallError { tool, error } => {
                 map.serialize_entry("error", error)?;
-                map.serialize_entry("tool", &tool::execution(tool, false))
+                map.serialize_entry("tool", &tool::execution(tool, Told::InEvent))
             }
-            FrameBody::ContentCompleted => Ok(()),
+            FrameBody::ContentCompleted | FrameBody::Continued => Ok(()),
             FrameBody::Completed(_) => self.completed(map),
             FrameBody::Paused { requirements, tools, content } => {
-                map.serialize_entry("content", if content.is_empty() { PAUSED } else { content })?;
-                map.serialize_entry("tools", &tool::executions(tools, requirements))?;
-                map.serialize_entry("requirements", &tool::requirements(&self.run.run_id, requirements, tools))
+                let words = if content.is_empty() { tool::paused_words(requirements) } else { content };
+                map.serialize_entry("content", words)?;
+                map.serialize_entry("tools", &tool::executions(tools, Told::InEvent))?;
+                let asked = tool::requirements(&self.run.run_id, requirements, tools, Told::InEvent);
+                map.serialize_entry("requirements", &asked)
             }
             FrameBody::Error { message, error_type } => {
                 map.serialize_entry("content", message)?;

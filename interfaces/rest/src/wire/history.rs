@@ -36,8 +36,8 @@ pub(crate) fn events_from_log(recorded: &[Recorded], meta: &Arc<RunMeta>) -> Vec
 /// The events as far as the fold knows them: without indices, restarts, and times finer than those of messages.
 pub(crate) fn events_from_fold(state: &RunState, meta: &RunMeta) -> Vec<Value> {
     let mut told = Told { meta, at: state.accepted.as_ref().map_or(0, |run| run.at_ms / 1000), events: Vec::new() };
-    told.say(&FrameBody::RunStarted);
-    for message in &state.messages {
+    told.say(if state.base > 0 { &FrameBody::Continued } else { &FrameBody::RunStarted });
+    for message in state.own_messages() {
         match message.role {
             Role::System | Role::User => {}
             Role::Assistant => {
@@ -97,7 +97,9 @@ fn last_event(state: &RunState) -> Option<RunEvent> {
     let (duration, at_ms, frame) = (state.duration.unwrap_or_default(), state.updated_ms, 0);
     let session_state = state.session_state.clone().unwrap_or_default().into();
     Some(match state.status {
-        RunStatus::Completed => RunEvent::Succeeded(RunSucceeded { session_state, duration, frame, at_ms }),
+        RunStatus::Completed | RunStatus::Regenerated => {
+            RunEvent::Succeeded(RunSucceeded { session_state, duration, frame, at_ms })
+        }
         RunStatus::Error => {
             let (error, message) = state.error.clone().unwrap_or((ErrorKind::InternalError, String::new()));
             RunEvent::Failed(RunFailed { error, message: message.into(), session_state, duration, frame, at_ms })

@@ -8,8 +8,8 @@ use daybook_engine::{RunDetail, output_schema};
 use poem_openapi::Object;
 use serde_json::Value;
 
-use super::events::PAUSED;
 use super::members::Members;
+use super::tool::Told;
 use super::{media, message, metrics, tool};
 
 /// A run, its answer and how it came about.
@@ -42,10 +42,20 @@ pub(crate) struct RunOutput {
     pub session_state: Option<Value>,
     /// Unix seconds.
     pub created_at: i64,
-    /// `PENDING`, `RUNNING`, `COMPLETED`, `PAUSED`, `CANCELLED` or `ERROR`.
+    /// `PENDING`, `RUNNING`, `COMPLETED`, `PAUSED`, `CANCELLED`, `ERROR`, or `REGENERATED` when another took its place.
     pub status: String,
     /// How far a cancelled run was: `PENDING`, `EXECUTING` or `PAUSED`.
     pub cancellation_stage: Option<String>,
+    /// Up to where an answer that was given anew took over the messages of the first.
+    pub last_checkpoint_at_message_index: Option<u32>,
+    /// The run it goes on from.
+    pub forked_from_run_id: Option<String>,
+    /// How many of that run's messages it took over.
+    pub forked_from_message_index: Option<u32>,
+    /// The session it is a copy from.
+    pub forked_from_session_id: Option<String>,
+    /// The run whose answer it gives anew.
+    pub regenerated_from: Option<String>,
     /// Tokens and seconds.
     pub metrics: Value,
     /// What was streamed, without the pieces of text.
@@ -67,7 +77,7 @@ impl RunOutput {
     pub fn of(detail: &RunDetail) -> Self {
         let RunDetail { state, config, history } = detail;
         let Some(accepted) = &state.accepted else { return Self::default() };
-        let model = &config.model;
+        let (model, forked) = (&config.model, accepted.forked.as_ref());
         let begun = Self {
             run_id: accepted.run_id.to_string(),
             agent_id: config.id.to_string(),
@@ -82,6 +92,11 @@ impl RunOutput {
             metrics: cost(state, &model.id, &model.provider),
             metadata: accepted.metadata.get().cloned().flatten().map(Value::Object),
             input: input(state),
+            last_checkpoint_at_message_index: forked.filter(|from| from.regenerated).map(|from| from.message_index),
+            forked_from_run_id: forked.map(|from| from.run_id.to_string()),
+            forked_from_message_index: forked.map(|from| from.message_index),
+            forked_from_session_id: accepted.copied_from.as_ref().map(ToString::to_string),
+            regenerated_from: forked.filter(|from| from.regenerated).map(|from| from.run_id.to_string()),
             ..Self::default()
         };
         if is_going_on(state) {
@@ -96,8 +111,8 @@ impl RunOutput {
             session_state: Some(Value::Object(state.session_state.clone().unwrap_or_default())),
             cancellation_stage: state.cancel_stage.map(|stage| stage_name(stage).to_owned()),
             messages: Some(message::of_run(state, config, history)),
-            tools: Some(tool::executions(&state.tools, &state.requirements)).filter(|tools| !tools.is_empty()),
-            requirements: Some(tool::requirements(&accepted.run_id, &state.requirements, &state.tools))
+            tools: Some(tool::executions(&state.tools, Told::InRun)).filter(|tools| !tools.is_empty()),
+            requirements: Some(tool::requirements(&accepted.run_id, &state.requirements, &state.tools, Told::InRun))
                 .filter(|needed| !needed.is_empty()),
             ..begun
         }
@@ -131,10 +146,10 @@ fn words(state: &RunState) -> Option<String> {
     let said = state.content();
     match state.status {
         RunStatus::Pending | RunStatus::Running => None,
-        RunStatus::Completed => Some(said),
+        RunStatus::Completed | RunStatus::Regenerated => Some(said),
         RunStatus::Error => state.error.as_ref().map(|(_, message)| message.clone()),
         RunStatus::Cancelled if said.is_empty() => state.cancel_reason.clone(),
-        RunStatus::Paused if said.is_empty() => Some(PAUSED.to_owned()),
+        RunStatus::Paused if said.is_empty() => Some(tool::paused_words(&state.requirements).to_owned()),
         RunStatus::Cancelled | RunStatus::Paused => Some(said),
     }
 }
