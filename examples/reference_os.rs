@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook::{
-    AgentDefinition, Api, Builder, Daybook, Effect, Error, FunctionTool, MasterKey, ModelOptions, ProviderModel,
-    RetryPolicy, Settings, ToolContext, ToolError,
+    AgentDefinition, Api, ApprovalKind, ApprovalRule, Builder, Daybook, Effect, Error, FunctionTool, Gate, MasterKey,
+    ModelOptions, ProviderModel, RetryPolicy, Settings, ToolContext, ToolError,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,6 +24,36 @@ struct Movie {
     year: i64,
     #[schemars(default)]
     tags: Vec<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct FilePath {
+    path: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Email {
+    subject: String,
+    #[expect(dead_code, reason = "nothing is sent")]
+    body: String,
+    to_address: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Shell {
+    #[expect(dead_code, reason = "it runs elsewhere")]
+    command: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Release {
+    service: String,
+    version: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Table {
+    table: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -134,6 +164,24 @@ fn recorded_agents(builder: Builder) -> Result<Builder, Error> {
         .tool(FunctionTool::new("get_weather", "Weather of a city.", Effect::Pure, get_weather))
         .tool(FunctionTool::new("broken_tool", "Always raises.", Effect::Pure, broken_tool))
         .tool(FunctionTool::new("slow_tool", "Sleeps.", Effect::Pure, slow_tool))
+        .tool(FunctionTool::new("delete_file", "Deletes a file.", Effect::Unsafe, delete_file).confirm())
+        .tool(
+            FunctionTool::new("send_email", "Sends an e-mail.", Effect::Unsafe, send_email)
+                .gate(Gate::UserInput { fields: vec!["to_address".to_owned()] }),
+        )
+        .tool(
+            FunctionTool::new("run_shell", "Runs a command outside.", Effect::Unsafe, run_shell)
+                .gate(Gate::External { silent: false }),
+        )
+        .tool(
+            FunctionTool::new("deploy_release", "Deploys a service.", Effect::Unsafe, deploy_release)
+                .approval(ApprovalRule::new(ApprovalKind::Required)),
+        )
+        .tool(
+            FunctionTool::new("drop_table", "Drops a table.", Effect::Unsafe, drop_table)
+                .confirm()
+                .approval(ApprovalRule::new(ApprovalKind::Audit)),
+        )
         .tool(FunctionTool::new("set_state", "Sets a session-state key.", Effect::Idempotent, set_state))
         .agent(
             AgentDefinition::new("my-agent")
@@ -151,6 +199,10 @@ fn recorded_agents(builder: Builder) -> Result<Builder, Error> {
                 .tool("set_state")
                 .session_state(counting),
         )
+        .agent(AgentDefinition::new("confirm-agent").name("Confirm Agent").tool("delete_file").tool("get_weather"))
+        .agent(AgentDefinition::new("input-agent").name("Input Agent").tool("send_email"))
+        .agent(AgentDefinition::new("external-agent").name("External Agent").tool("run_shell"))
+        .agent(AgentDefinition::new("approval-agent").name("Approval Agent").tool("deploy_release").tool("drop_table"))
         .agent(AgentDefinition::new("struct-agent").name("Struct Agent").output_schema(schemars::schema_for!(Movie)))
         .agent(AgentDefinition::new("nohist-agent").name("No History Agent")))
 }
@@ -190,6 +242,26 @@ fn write_down(calls: &Path, tool: &str, context: &ToolContext) -> std::io::Resul
 
 async fn get_weather(_: ToolContext, args: City) -> Result<String, ToolError> {
     std::future::ready(Ok(format!("Sunny in {}, 21C", args.city))).await
+}
+
+async fn delete_file(_: ToolContext, args: FilePath) -> Result<String, ToolError> {
+    std::future::ready(Ok(format!("deleted {}", args.path))).await
+}
+
+async fn send_email(_: ToolContext, args: Email) -> Result<String, ToolError> {
+    std::future::ready(Ok(format!("sent {} to {}", args.subject, args.to_address))).await
+}
+
+async fn run_shell(_: ToolContext, _: Shell) -> Result<String, ToolError> {
+    std::future::ready(Err::<String, _>(ToolError::failed("never here"))).await
+}
+
+async fn deploy_release(_: ToolContext, args: Release) -> Result<String, ToolError> {
+    std::future::ready(Ok(format!("Deployed {} at {}", args.service, args.version))).await
+}
+
+async fn drop_table(_: ToolContext, args: Table) -> Result<String, ToolError> {
+    std::future::ready(Ok(format!("dropped {}", args.table))).await
 }
 
 async fn broken_tool(_: ToolContext, args: Why) -> Result<String, ToolError> {

@@ -41,6 +41,7 @@ mod agent;
 mod attachment;
 mod builder;
 pub mod cli;
+mod clock;
 mod config;
 mod database;
 mod definitions;
@@ -72,7 +73,7 @@ pub use daybook_domain as domain;
 pub use daybook_domain::media::MediaKind;
 pub use daybook_domain::output::OutputSchema;
 pub use daybook_domain::run::{OnBusy, RunStatus};
-pub use daybook_domain::tool::{Effect, ToolSpec};
+pub use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, Gate, OnExpiry, ToolSpec};
 pub use daybook_engine::{Engine, ExecuteError, Frame, FrameBody, QueryError};
 pub use daybook_models::{
     Api, CacheTime, ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, DemoModel, Effort, ModelError,
@@ -80,4 +81,4 @@ pub use daybook_models::{
 };
 pub use daybook_rest::{Caller, OpenApi};
 pub use daybook_store::MasterKey;
-pub use daybook_tools::{FunctionTool, Tool, ToolContext, ToolError};
+pub use daybook_tools::{FunctionTool, SourceError, Tool, ToolContext, ToolError, ToolOutput, ToolSource};

@@ -323,6 +323,9 @@ impl<As> Call<As> {
             dependencies: self.dependencies,
             metadata: self.metadata,
             output_schema: self.output_schema,
+            forked: None,
+            base: None,
+            replaces: false,
         };
         let envelope = match &self.caller {
             Some(caller) => caller.envelope("embedded", command),
@@ -330,7 +333,7 @@ impl<As> Call<As> {
         };
         match engine.execute(Envelope { idempotency_key: self.idempotency_key, ..envelope }).await? {
             Outcome::Accepted { run_id, session_id, queued } => Ok(Accepted { run_id, session_id, queued }),
-            Outcome::Cancelled => Err(RunError::NotServing),
+            _ => Err(RunError::NotServing),
         }
     }
 }
@@ -370,7 +373,7 @@ async fn answer(engine: &Engine, run_id: &RunId) -> Result<Answer, RunError> {
     let state = engine.wait(LOG, run_id).await?.ok_or_else(unknown)?;
     let run_id = run_id.clone();
     match state.status {
-        RunStatus::Completed | RunStatus::Paused => Ok(Answer {
+        RunStatus::Completed | RunStatus::Regenerated | RunStatus::Paused => Ok(Answer {
             session_id: state.session_id().cloned().ok_or_else(unknown)?,
             run_id,
             status: state.status,

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::builder::{Around, Builder, Defined, Parts};
+use crate::clock::Clock;
 use crate::config::Settings;
 use crate::database::Database;
 use crate::definitions::Definitions;
@@ -43,6 +44,7 @@ struct Rooms {
     parts: Parts,
     database: Database,
     runner: Arc<Runner>,
+    clock: Clock,
     engine: Engine,
     state: AppState,
     handle: Handle,
@@ -84,12 +86,13 @@ impl Daybook {
             }
         };
         let runner = Arc::new(Runner::start(database.store.clone(), LogId::DEFAULT));
+        let clock = Clock::start(engine.clone(), runner.views());
         let (views, store) = (runner.views(), database.store.clone());
         let (shown, stop) = (presented(&settings), CancellationToken::new());
         let state = AppState::new(engine.clone(), views, store, Some(Arc::clone(&runner)), shown, stop);
         let Around { handle, hooks, routes } = around;
         let grace = settings.limits.grace();
-        let mut rooms = Rooms { parts, database, runner, engine, state, handle, hooks, grace };
+        let mut rooms = Rooms { parts, database, runner, clock, engine, state, handle, hooks, grace };
         match rooms.furnish(routes).await {
             Ok(app) => Ok(Self { address, listener, app, rooms }),
             Err(error) => {
@@ -253,7 +256,8 @@ impl Rooms {
 
     /// Closes what the engine worked with, once it has stopped.
     async fn release(self) -> Result<(), Error> {
-        let Self { database, runner, handle, .. } = self;
+        let Self { database, runner, clock, handle, .. } = self;
+        clock.stop().await;
         handle.disconnect();
         runner.stop().await;
         database.close().await

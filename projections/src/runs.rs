@@ -207,6 +207,26 @@ pub(crate) async fn one(
     row.map(read).transpose()
 }
 
+pub(crate) async fn statuses(
+    pool: &PgPool,
+    scope: Scope,
+    runs: Vec<RunId>,
+) -> Result<HashMap<RunId, RunStatus>, ViewError> {
+    let ids: Vec<String> = runs.into_iter().map(String::from).collect();
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT run_id, status FROM run_view WHERE run_id = ANY($3) AND log_id = $1 AND version = $2")
+            .bind(scope.log.0)
+            .bind(scope.version)
+            .bind(ids)
+            .fetch_all(pool)
+            .await?;
+    let known = |(run, status): (String, String)| {
+        let status = serde_json::from_value(serde_json::Value::String(status)).ok()?;
+        Some((RunId::parse(run).ok()?, status))
+    };
+    Ok(rows.into_iter().filter_map(known).collect())
+}
+
 pub(crate) async fn of_session(
     pool: &PgPool,
     scope: Scope,

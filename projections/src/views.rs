@@ -1,8 +1,10 @@
 //! The queries. Each waits until its view has reached the log's head as it was when the question came.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daybook_domain::run::RunStatus;
 use daybook_domain::{ApprovalId, LogId, RunId, SessionId, UserId};
 use daybook_store::Store;
 
@@ -69,6 +71,19 @@ impl Views {
     ) -> Result<Read<Option<RunRow>>, ViewError> {
         let (scope, lag) = self.reach::<Runs>(log).await?;
         Ok(Read { value: runs::one(self.store.pool(), scope, owner, run).await?, lag })
+    }
+
+    /// Where these runs stand; those that are not there are left out.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the database fails.
+    pub async fn run_statuses(
+        &self,
+        log: LogId,
+        runs: Vec<RunId>,
+    ) -> Result<Read<HashMap<RunId, RunStatus>>, ViewError> {
+        let (scope, lag) = self.reach::<Runs>(log).await?;
+        Ok(Read { value: runs::statuses(self.store.pool(), scope, runs).await?, lag })
     }
 
     /// The newest runs of a session that pass the filter, oldest first.

@@ -16,6 +16,8 @@ pub(crate) enum Tag {
     Health,
     /// Agents and their runs.
     Agents,
+    /// Decisions that tool calls wait for.
+    Approvals,
     /// Conversations.
     Sessions,
     /// The database.

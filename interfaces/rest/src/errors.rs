@@ -1,5 +1,7 @@
 //! Errors as clients see them: `{"detail": ...}` with a text, or a list that names fields.
 
+use daybook_domain::approval::ApprovalError;
+use daybook_domain::run::AnswerError;
 use daybook_domain::session::SessionError;
 use daybook_engine::{ExecuteError, QueryError};
 use daybook_store::{MigrateError, StoreError};
@@ -30,6 +32,9 @@ pub(crate) enum ApiError {
     /// The request cannot be served as it is.
     #[oai(status = 400)]
     Bad(Json<Problem>),
+    /// The caller may not do this.
+    #[oai(status = 403)]
+    Forbidden(Json<Problem>),
     /// There is no such thing, or not for this caller.
     #[oai(status = 404)]
     NotFound(Json<Problem>),
@@ -122,9 +127,22 @@ impl From<StoreError> for ApiError {
 impl From<ExecuteError> for ApiError {
     fn from(error: ExecuteError) -> Self {
         match error {
-            ExecuteError::UnknownComponent | ExecuteError::Session(SessionError::Foreign) => {
-                Self::not_found(error.to_string())
+            ExecuteError::UnknownComponent
+            | ExecuteError::UnknownRun(_)
+            | ExecuteError::UnknownSession
+            | ExecuteError::Approval(ApprovalError::Unknown)
+            | ExecuteError::Session(SessionError::Foreign) => Self::not_found(error.to_string()),
+            ExecuteError::Answer(AnswerError::NeedsApproval) | ExecuteError::Approval(ApprovalError::OwnRequest(_)) => {
+                Self::Forbidden(problem(error.to_string()))
             }
+            ExecuteError::Approval(ApprovalError::Nameless) => Self::bad(error.to_string()),
+            ExecuteError::Answer(AnswerError::Answered(_)) | ExecuteError::GoesOn | ExecuteError::Approval(_) => {
+                Self::Conflict(problem(error.to_string()))
+            }
+            ExecuteError::Answer(_) | ExecuteError::Unanswered(_) | ExecuteError::CannotContinue(_) => {
+                Self::bad(error.to_string())
+            }
+            ExecuteError::Contended => Self::TooMany(problem(error.to_string()), RETRY_SECONDS),
             ExecuteError::Session(SessionError::Busy(_)) | ExecuteError::RunExists(_) | ExecuteError::KeyReused => {
                 Self::Conflict(problem(error.to_string()))
             }
@@ -212,6 +230,22 @@ impl At<'_> {
     pub fn no_word(self, input: &str, expected: &str) -> ApiError {
         let msg = format!("Input should be {expected}");
         self.error("enum", msg, input.into(), Some(json!({"expected": expected})))
+    }
+
+    /// The text is none of the words that `expected` lists, said as clients of literal fields know it.
+    pub fn no_literal(self, input: &str, expected: &str) -> ApiError {
+        self.error(
+            "literal_error",
+            format!("Input should be {expected}"),
+            input.into(),
+            Some(json!({"expected": expected})),
+        )
+    }
+
+    /// The text does not match `pattern`.
+    pub fn no_match(self, input: &str, pattern: &str) -> ApiError {
+        let (msg, ctx) = (format!("String should match pattern '{pattern}'"), json!({"pattern": pattern}));
+        self.error("string_pattern_mismatch", msg, input.into(), Some(ctx))
     }
 
     /// The text is not JSON.

@@ -37,6 +37,12 @@ scopes! {
     AgentsRead = "agents:read",
     /// Run agents.
     AgentsRun = "agents:run",
+    /// See approvals.
+    ApprovalsRead = "approvals:read",
+    /// Decide about approvals.
+    ApprovalsWrite = "approvals:write",
+    /// Hide approvals.
+    ApprovalsDelete = "approvals:delete",
     /// See sessions.
     SessionsRead = "sessions:read",
     /// Use the routes of the program that embeds Daybook.

@@ -5,6 +5,7 @@ mod activity;
 mod agent_runs;
 mod agents;
 mod app;
+mod approvals;
 mod compress;
 mod connection;
 mod cors;

@@ -154,6 +154,9 @@ impl RunRequest {
             dependencies: self.dependencies,
             metadata: self.metadata,
             output_schema: self.output_schema,
+            forked: None,
+            base: None,
+            replaces: false,
         }
     }
 }

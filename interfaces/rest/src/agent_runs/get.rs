@@ -53,7 +53,7 @@ impl GetRun {
     async fn shown(&self, run: &RunId, state: RunState) -> Result<RunOutput, ApiError> {
         let detail = super::detail(&self.0, state).await?;
         let events = Some(self.events(run, &detail).await?);
-        Ok(RunOutput { events, ..RunOutput::of(&detail) })
+        super::with_approval(&self.0, RunOutput { events, ..RunOutput::of(&detail) }).await
     }
 
     /// What was streamed, if it was.

@@ -1,7 +1,12 @@
 //! Runs of agents: starting, reading, watching and stopping them.
 
+mod answer;
 mod cancel;
+mod checkpoints;
+mod compact;
+mod continue_run;
 mod create;
+mod fork;
 mod form;
 mod get;
 mod list;
@@ -11,16 +16,18 @@ mod resume;
 
 use std::collections::HashMap;
 
-use daybook_domain::ids::RunId;
-use daybook_domain::run::RunState;
+use daybook_domain::ids::{ApprovalId, RunId};
+use daybook_domain::run::{RunState, RunStatus};
 use daybook_engine::RunDetail;
 use daybook_projections::RunRow;
 use poem_openapi::OpenApi;
+use poem_openapi::types::ToJSON;
+use serde_json::Value;
 
 use crate::errors::{ApiError, At};
 use crate::params;
 use crate::state::{AppState, LOG};
-use crate::wire::RunSchema;
+use crate::wire::{ApprovalResponse, RunOutput, RunSchema};
 
 /// The handlers.
 pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
@@ -30,6 +37,10 @@ pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
         list::ListRuns(state.clone()),
         get::GetRun(state.clone()),
         cancel::CancelAgentRun(state.clone()),
+        continue_run::ContinueAgentRun(state.clone()),
+        checkpoints::Checkpoints(state.clone()),
+        fork::ForkAgentSession(state.clone()),
+        compact::CompactAgentSession(state.clone()),
         resume::ResumeRun(state),
     )
 }
@@ -56,6 +67,20 @@ async fn detail(state: &AppState, run: RunState) -> Result<RunDetail, ApiError> 
         state.engine.inline_media(LOG, &session, &mut message.media).await?;
     }
     Ok(detail)
+}
+
+/// A run with what was decided about its call, as clients find it.
+///
+/// # Errors
+/// What the log answers.
+async fn with_approval(state: &AppState, mut output: RunOutput) -> Result<RunOutput, ApiError> {
+    let id = output.approval.as_deref().and_then(|id| ApprovalId::parse(id).ok());
+    let Some(id) = id.filter(|_| output.status != RunStatus::Paused.as_str()) else { return Ok(output) };
+    let Some(approval) = state.engine.approval(LOG, &id).await? else { return Ok(output) };
+    let Some(shown) = ApprovalResponse::of(&approval, Some(RunStatus::Paused)) else { return Ok(output) };
+    let mut metadata = output.metadata.take().unwrap_or_else(|| Value::Object(Default::default()));
+    metadata["approval"] = shown.to_json().unwrap_or_default();
+    Ok(RunOutput { metadata: Some(metadata), ..output })
 }
 
 fn run_not_found() -> ApiError {

@@ -1,11 +1,12 @@
 //! The shapes clients see. Members that are not there are left out, unless a shape says otherwise.
 
+mod approval;
 pub(crate) mod events;
 mod history;
 mod lean;
 mod media;
 mod members;
-mod message;
+pub(crate) mod message;
 mod metrics;
 mod run_event;
 mod run_item;
@@ -19,6 +20,7 @@ mod time;
 mod tool;
 mod workflow_run;
 
+pub(crate) use approval::{ApprovalPage, ApprovalResponse, pause_kind, settled_at};
 pub(crate) use history::{events_from_log, shows_events};
 pub(crate) use lean::Lean;
 pub(crate) use run_item::RunItem;

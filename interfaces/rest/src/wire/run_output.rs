@@ -70,6 +70,9 @@ pub(crate) struct RunOutput {
     pub requirements: Option<Vec<Value>>,
     /// What was asked.
     pub input: Value,
+    /// The approval that one of its calls was decided by.
+    #[oai(skip)]
+    pub approval: Option<String>,
 }
 
 impl RunOutput {
@@ -114,6 +117,7 @@ impl RunOutput {
             tools: Some(tool::executions(&state.tools, Told::InRun)).filter(|tools| !tools.is_empty()),
             requirements: Some(tool::requirements(&accepted.run_id, &state.requirements, &state.tools, Told::InRun))
                 .filter(|needed| !needed.is_empty()),
+            approval: state.tools.iter().rev().find_map(|tool| tool.approval.as_ref()).map(ToString::to_string),
             ..begun
         }
     }

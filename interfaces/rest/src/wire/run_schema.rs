@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::history::{events_from_fold, shows_events};
 use super::run_output::{content, cost, input_media, is_going_on, stage_name};
 use super::time::iso_seconds;
+use super::tool::Told;
 use super::{media, message, tool};
 
 /// An agent's run.
@@ -87,6 +88,8 @@ impl RunSchema {
     /// A run with the configuration it ran with; `None` for one that was never accepted.
     pub fn of(state: &RunState, config: &AgentConfig) -> Option<Self> {
         let (accepted, meta) = (state.accepted.as_ref()?, RunMeta::of(state, config)?);
+        let forked = accepted.forked.as_ref();
+        let again = forked.filter(|from| from.regenerated);
         let going_on = is_going_on(state);
         let (content, kind) = content(state, config);
         let ended = |value: Value| Some(value).filter(|_| !going_on);
@@ -106,7 +109,7 @@ impl RunSchema {
             metrics: Some(cost(state, &meta.model, &meta.provider)),
             metadata: accepted.metadata.get().cloned().flatten().map(Value::Object),
             messages: some(message::of_run(state, config, &[])),
-            tools: some(tool::executions(&state.tools, &state.requirements)),
+            tools: some(tool::executions(&state.tools, Told::InRun)),
             events: shows_events(state).then(|| events_from_fold(state, &meta)),
             created_at: Some(iso_seconds(accepted.at_ms / 1000)),
             references: Some(Vec::new()),
@@ -117,6 +120,11 @@ impl RunSchema {
             audio: Some(Vec::new()),
             files: Some(Vec::new()),
             input_media: Some(given(state)),
+            forked_from_run_id: forked.map(|from| from.run_id.to_string()),
+            forked_from_message_index: forked.map(|from| from.message_index.into()),
+            forked_from_session_id: accepted.copied_from.as_ref().map(ToString::to_string),
+            regenerated_from: again.map(|from| from.run_id.to_string()),
+            last_checkpoint_at_message_index: again.map(|from| from.message_index.into()),
             ..Self::default()
         })
     }

@@ -79,6 +79,15 @@ impl Events {
         Self::new(head.chain(with_heartbeats(frames, HEARTBEAT)))
     }
 
+    /// A run that could not go on, told to who asked for a stream.
+    pub fn failed(message: &str) -> Self {
+        let error = json!({
+            "created_at": chrono::Utc::now().timestamp(), "event": "RunError", "agent_id": "", "agent_name": "",
+            "nested_depth": 0, "content": message,
+        });
+        Self::new(futures::stream::iter([Bytes::from(format!("event: RunError\ndata: {error}\n\n"))]))
+    }
+
     /// There is no such run, or not for this caller.
     pub fn unknown(run: &RunId) -> Self {
         let error = format!("Run {run} not found in buffer or database");

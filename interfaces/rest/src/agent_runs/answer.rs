@@ -1,0 +1,117 @@
+//! The answers of requests that start a run or continue one: the whole run, its events, or where to ask for it.
+
+use daybook_domain::ids::{RunId, SessionId};
+use daybook_domain::run::RunStatus;
+use daybook_engine::Outcome;
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, ResponseContent};
+
+use crate::errors::ApiError;
+use crate::state::{AppState, LOG, OnLeave};
+use crate::wire::RunOutput;
+use crate::wire::stream::Events;
+
+/// A run that goes on without its caller.
+#[derive(Debug, Object)]
+pub(super) struct PendingRun {
+    /// The run.
+    run_id: String,
+    /// Its session.
+    session_id: String,
+    /// `PENDING`: ask for the run to see how it goes.
+    status: String,
+}
+
+/// How a run was started.
+#[derive(ApiResponse)]
+pub(super) enum Started {
+    /// The answer, or with `stream` (the default) the events that make it.
+    #[oai(status = 200)]
+    Answered(Answered),
+    /// It goes on in the background, or elsewhere because this server is stopping.
+    #[oai(status = 202)]
+    Accepted(Json<PendingRun>),
+}
+
+/// An answer at once or in pieces.
+#[derive(ResponseContent)]
+pub(super) enum Answered {
+    /// At once.
+    Whole(Json<Box<RunOutput>>),
+    /// In pieces.
+    Pieces(Events),
+}
+
+/// A run that was accepted or continued.
+pub(super) struct Going {
+    run_id: RunId,
+    session_id: SessionId,
+    queued: bool,
+    /// Its caller's events are those after this one.
+    after: Option<u64>,
+    leave: Option<OnLeave>,
+}
+
+impl Going {
+    /// What the engine's outcome is a run of; `None` when it is of none.
+    pub fn of(outcome: Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Accepted { run_id, session_id, queued } => {
+                Some(Self { run_id, session_id, queued, after: None, leave: None })
+            }
+            Outcome::Continued { run_id, session_id, queued, after } => {
+                Some(Self { run_id, session_id, queued, after, leave: None })
+            }
+            Outcome::Approval(_) | Outcome::Forked { .. } | Outcome::Cancelled => None,
+        }
+    }
+
+    /// The run.
+    pub fn run_id(&self) -> &RunId {
+        &self.run_id
+    }
+
+    /// Cancels it when its client goes away.
+    pub fn leaving(self, leave: Option<OnLeave>) -> Self {
+        Self { leave, ..self }
+    }
+
+    /// Answers as the caller wants to wait.
+    pub async fn answer(
+        self,
+        state: &AppState,
+        stream: bool,
+        background: bool,
+        only_content: bool,
+    ) -> Result<Started, ApiError> {
+        if stream {
+            let watch = state.engine.watch(LOG, &self.run_id, self.after).await?.ok_or_else(super::run_not_found)?;
+            let events = Events::of_run(watch, self.leave, only_content, self.queued);
+            return Ok(Started::Answered(Answered::Pieces(events)));
+        }
+        if background {
+            return Ok(Started::Accepted(Json(self.pending())));
+        }
+        self.whole(state).await
+    }
+
+    /// The run once it has ended or paused. When this node stops before that, the caller learns where to ask.
+    async fn whole(mut self, state: &AppState) -> Result<Started, ApiError> {
+        let run = state.engine.wait(LOG, &self.run_id).await?.ok_or_else(super::run_not_found)?;
+        self.leave.iter_mut().for_each(OnLeave::stay);
+        if !run.status.is_end() && run.status != RunStatus::Paused {
+            return Ok(Started::Accepted(Json(self.pending())));
+        }
+        let output = RunOutput::answering(&super::detail(state, run).await?);
+        let output = super::with_approval(state, output).await?;
+        Ok(Started::Answered(Answered::Whole(Json(Box::new(output)))))
+    }
+
+    fn pending(&self) -> PendingRun {
+        PendingRun {
+            run_id: self.run_id.to_string(),
+            session_id: self.session_id.to_string(),
+            status: "PENDING".to_owned(),
+        }
+    }
+}
