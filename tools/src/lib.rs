@@ -3,8 +3,10 @@
 
 mod builtin;
 mod function;
+pub mod net;
 mod port;
 mod source;
+mod text;
 
 pub use builtin::{calculator, current_time};
 pub use function::FunctionTool;
