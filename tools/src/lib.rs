@@ -6,9 +6,13 @@ mod function;
 pub mod net;
 mod port;
 mod source;
+#[cfg(test)]
+mod testing;
 mod text;
+mod validate;
 
 pub use builtin::{calculator, current_time};
 pub use function::FunctionTool;
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use source::{SourceError, ToolSource};
+pub use validate::ArgumentCheck;
