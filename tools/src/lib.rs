@@ -2,7 +2,9 @@
 //! A tool says what a second call of it does ([`Effect`](daybook_domain::tool::Effect)); recovery depends on it.
 
 mod builtin;
+mod content;
 mod function;
+mod http;
 pub mod net;
 mod port;
 mod source;
@@ -13,6 +15,7 @@ mod validate;
 
 pub use builtin::{calculator, current_time};
 pub use function::FunctionTool;
+pub use http::{HttpOptions, http_tools};
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use source::{SourceError, ToolSource};
 pub use validate::ArgumentCheck;

@@ -148,6 +148,11 @@ impl GuardedClient {
         Ok(Self { policy, limits, public, internal })
     }
 
+    /// Whether the operator named the address's host, or its address when it is written as one, in `allow_private`.
+    pub fn is_opened(&self, url: &Url) -> bool {
+        self.policy.is_opened(url)
+    }
+
     /// Makes the request, follows its redirects and reads the whole answer. An answer with an error status is an answer.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod policy;
 mod tests;
 
 pub use address::{Reach, classify};
+pub(crate) use client::secret_header;
 pub use client::{Answer, GuardedClient, Limits, Request};
 pub use policy::{HostPattern, Resolver, SystemResolver};
 use url::Url;

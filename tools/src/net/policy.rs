@@ -147,6 +147,16 @@ impl Policy {
         self.internal.iter().any(|host| host.matches(url))
     }
 
+    /// Whether the operator named this host, or the very address that stands for it.
+    pub fn is_opened(&self, url: &Url) -> bool {
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::from(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::from(address)),
+            _ => None,
+        };
+        self.is_internal(url) || address.is_some_and(|address| within(&self.nets, address))
+    }
+
     /// Whether the address may be connected to. `internal`: its host's name is one of the operator's own.
     pub fn check_address(&self, address: IpAddr, internal: bool) -> bool {
         match classify(address) {
