@@ -6,6 +6,7 @@ mod content;
 mod function;
 mod http;
 pub mod net;
+mod openapi;
 mod port;
 mod source;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod validate;
 pub use builtin::{calculator, current_time};
 pub use function::FunctionTool;
 pub use http::{HttpOptions, http_tools};
+pub use openapi::{OpenApiAuth, OpenApiOptions, OpenApiSource};
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use source::{SourceError, ToolSource};
 pub use validate::ArgumentCheck;
