@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use daybook_domain::tool::ToolSpec;
-use jsonschema::Validator;
+use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value};
 
 use crate::ToolError;
@@ -18,6 +18,10 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// How many faults are told at once.
 const MAX_FAULTS: usize = 5;
+
+/// Arguments longer than this are told their first fault only: each item of a long list may have one, and all of them
+/// together would take a hundred times the memory of the list.
+const MANY_FAULTS: usize = 16 << 10;
 
 /// Checks arguments against one tool's schema, compiled once.
 ///
@@ -68,21 +72,16 @@ impl ArgumentCheck {
             return Err(self.refuse(&format!("the arguments are longer than {MAX_BYTES} bytes")));
         }
         let Some(validator) = &self.validator else { return Ok(()) };
+        let long = is_longer(arguments, MANY_FAULTS);
         let arguments = Value::Object(arguments.clone());
         if validator.is_valid(&arguments) {
             return Ok(());
         }
+        if long {
+            return validator.validate(&arguments).map_err(|error| self.refuse(&tell(&error)));
+        }
         let mut errors = validator.iter_errors(&arguments);
-        let mut faults: Vec<String> = errors
-            .by_ref()
-            .take(MAX_FAULTS)
-            .map(|error| {
-                let path = error.instance_path().to_string();
-                let place = if path.is_empty() { String::new() } else { format!("at {}: ", clip(&path, 100)) };
-                // The masked message leaves out the value, which may be long.
-                clip(&format!("{place}{}", error.masked_with("the value")), 300)
-            })
-            .collect();
+        let mut faults: Vec<String> = errors.by_ref().take(MAX_FAULTS).map(|error| tell(&error)).collect();
         let more = errors.count();
         if more > 0 {
             faults.push(format!("and {more} more faults"));
@@ -94,6 +93,13 @@ impl ArgumentCheck {
         let known = if self.known.is_empty() { "none".to_owned() } else { clip(&self.known.join(", "), 400) };
         ToolError::Arguments(format!("{} was not called: {fault}. Its arguments: {known}.", clip(&self.tool, 64)))
     }
+}
+
+/// One fault and its place, without the value, which may be long.
+fn tell(error: &ValidationError<'_>) -> String {
+    let path = error.instance_path().to_string();
+    let place = if path.is_empty() { String::new() } else { format!("at {}: ", clip(&path, 100)) };
+    clip(&format!("{place}{}", error.masked_with("the value")), 300)
 }
 
 /// Whether the value has more than `levels` levels of arrays and objects. Does not recurse: its depth is what is asked.
@@ -169,6 +175,9 @@ mod tests {
         let list = json!({"properties": {"l": {"items": {"type": "string"}}}});
         let faults = check(list, &json!({"l": vec![1; 100]})).unwrap_err();
         assert!(faults.contains("and 95 more"), "{faults}");
+        let list = json!({"properties": {"l": {"items": {"type": "string"}}}});
+        let first = check(list, &json!({"l": vec![1; 100_000]})).unwrap_err();
+        assert!(first.contains("at /l/0") && !first.contains("/l/1"), "{first}");
     }
 
     #[test]
@@ -201,6 +210,10 @@ mod tests {
             json!([]),
             Value::Null,
         ];
+        for elsewhere in ["http://127.0.0.1:1/schema.json", "file:///etc/passwd"] {
+            let spec = ToolSpec::new("t", "", json!({"properties": {"a": {"$ref": elsewhere}}}));
+            assert!(!ArgumentCheck::new(&spec).checks_schema(), "{elsewhere} was read");
+        }
         for schema in bad {
             check(schema, &json!({"a": 1})).ok();
         }

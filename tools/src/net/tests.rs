@@ -56,6 +56,13 @@ async fn a_name_that_changes_its_address_gains_nothing() {
     assert!(matches!(client.send(get(&url)).await, Err(NetError::Refused(_))));
     assert!(server.requests().is_empty());
 
+    // A name that the operator opened leads inside, but never to link-local addresses.
+    let metadata =
+        GuardedClient::with_resolver(None, &["rebind.test".into()], limits(), Answers::new(&["169.254.169.254"]));
+    assert!(matches!(metadata.unwrap().send(get(&url)).await, Err(NetError::Refused(_))));
+    let inside = GuardedClient::with_resolver(None, &["rebind.test".into()], limits(), Answers::new(&["127.0.0.1"]));
+    assert_eq!(inside.unwrap().send(get(&url)).await.unwrap().body.as_ref(), b"secret");
+
     // And of several addresses only those that may be reached are tried.
     let resolver = Answers::new(&[]);
     resolver.0.lock().unwrap().push(vec!["10.0.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()]);

@@ -16,8 +16,8 @@ const MAX_DOCUMENT: usize = 16 << 20;
 /// The longest a document may take to come.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Reads the document from a file or an address, and tells the address.
-pub(super) async fn load(place: &str, allow_private: &[String]) -> Result<(Value, Option<Url>), Fault> {
+/// Gets the text of the document from a file or an address, and tells the address.
+pub(super) async fn load(place: &str, allow_private: &[String]) -> Result<(String, Option<Url>), Fault> {
     let remote = ["http://", "https://"].iter().any(|scheme| place.to_ascii_lowercase().starts_with(scheme));
     let (bytes, from) = if remote {
         let url =
@@ -27,11 +27,7 @@ pub(super) async fn load(place: &str, allow_private: &[String]) -> Result<(Value
         (read_file(place).await?, None)
     };
     let text = String::from_utf8(bytes).map_err(|_| Fault::Document("the document is not UTF-8 text".to_owned()))?;
-    // Large documents take a while, and more of the stack than a task may have to spare.
-    let document = tokio::task::spawn_blocking(move || parse(text.trim_start_matches('\u{feff}')))
-        .await
-        .map_err(|_| Fault::Document("the document cannot be read".to_owned()))??;
-    Ok((document, from))
+    Ok((text, from))
 }
 
 async fn fetch(url: &Url, allow_private: &[String]) -> Result<Vec<u8>, Fault> {
@@ -57,6 +53,7 @@ async fn read_file(path: &str) -> Result<Vec<u8>, Fault> {
 
 /// Reads JSON or YAML, and checks that it is OpenAPI.
 pub(super) fn parse(text: &str) -> Result<Value, Fault> {
+    let text = text.trim_start_matches('\u{feff}');
     let document: Value = if text.trim_start().starts_with('{') {
         // A YAML document may begin so too.
         serde_json::from_str(text).or_else(|json| {

@@ -21,7 +21,7 @@ use url::Url;
 
 use auth::Credentials;
 pub use auth::OpenApiAuth;
-use document::{load, servers};
+use document::{load, parse, servers};
 use operation::{Operation, operations, unique};
 use tool::{Api, OperationTool};
 
@@ -101,12 +101,21 @@ impl OpenApiSource {
     }
 
     async fn read(&self) -> Result<Vec<Arc<dyn Tool>>, Fault> {
-        let (document, from) = load(&self.options.document, &self.options.allow_private).await?;
+        let (text, from) = load(&self.options.document, &self.options.allow_private).await?;
+        let source = self.clone();
+        // A large document takes a second or more of computing.
+        tokio::task::spawn_blocking(move || source.build(&text, from.as_ref()))
+            .await
+            .map_err(|_| Fault::Document("the document cannot be read".to_owned()))?
+    }
+
+    fn build(&self, text: &str, from: Option<&Url>) -> Result<Vec<Arc<dyn Tool>>, Fault> {
+        let document = parse(text)?;
         let hidden = |place, name: &str| self.credentials.as_ref().is_some_and(|known| known.fills(place, name));
         let all = operations(&document, &hidden);
         let chosen = self.choose(all)?;
-        let bases = self.bases(&document, from.as_ref(), &chosen)?;
-        let own = servers(&document, from.as_ref());
+        let bases = self.bases(&document, from, &chosen)?;
+        let own = servers(&document, from);
         let hosts = bases.iter().chain(&own).map(host);
         let client = GuardedClient::new(
             Some(hosts.collect::<Result<_, _>>()?),

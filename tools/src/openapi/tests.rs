@@ -89,6 +89,7 @@ async fn pets() -> Server {
                 format!("{{\"e\":\"{}\"}}", "x".repeat(9000)),
             ),
             path if path.starts_with("/pets/9") => answer("302 Found", &["Location: http://127.0.0.1:1/"], ""),
+            path if path.starts_with("/pets/8") => answer("200 OK", &["Content-Type: image/png"], b"\x89PNG"),
             path if path.starts_with("/pets/204") => answer("204 No Content", &[], ""),
             _ => answer("200 OK", &["Content-Type: application/json"], r#"{"ok":true}"#),
         }
@@ -183,6 +184,7 @@ async fn results_and_errors_are_told() {
     assert_eq!(call(&tools, "getPet", json!({"petId": 1})).await.unwrap().text, r#"{"ok":true}"#);
     assert!(server.requests().pop().unwrap().starts_with("GET /pets/1?key=hunter2 "));
     assert_eq!(call(&tools, "getPet", json!({"petId": 204})).await.unwrap().text, "204 No Content without a body");
+    assert_eq!(call(&tools, "getPet", json!({"petId": 8})).await.unwrap().media.len(), 1);
     let missing = call(&tools, "getPet", json!({"petId": 404})).await.unwrap_err();
     assert!(matches!(missing, ToolError::Failed(_)));
     let text = missing.to_string();
