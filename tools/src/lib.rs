@@ -2,11 +2,22 @@
 //! A tool says what a second call of it does ([`Effect`](daybook_domain::tool::Effect)); recovery depends on it.
 
 mod builtin;
+mod content;
 mod function;
+mod http;
+pub mod net;
+mod openapi;
 mod port;
 mod source;
+#[cfg(test)]
+mod testing;
+mod text;
+mod validate;
 
 pub use builtin::{calculator, current_time};
 pub use function::FunctionTool;
+pub use http::{HttpOptions, http_tools};
+pub use openapi::{OpenApiAuth, OpenApiOptions, OpenApiSource};
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use source::{SourceError, ToolSource};
+pub use validate::ArgumentCheck;
