@@ -203,6 +203,11 @@ impl At<'_> {
         self.error("missing", "Field required", Value::Null, None)
     }
 
+    /// The field is not in this body.
+    pub fn missing_from(self, body: Value) -> ApiError {
+        self.error("missing", "Field required", body, None)
+    }
+
     /// The field is no boolean.
     pub fn no_bool(self, input: &str) -> ApiError {
         self.error("bool_parsing", "Input should be a valid boolean, unable to interpret input", input.into(), None)

@@ -102,7 +102,12 @@ impl Going {
         if !run.status.is_end() && run.status != RunStatus::Paused {
             return Ok(Started::Accepted(Json(self.pending())));
         }
-        let output = RunOutput::answering(&super::detail(state, run).await?);
+        let detail = super::detail(state, run).await?;
+        let mut output = RunOutput::answering(&detail);
+        if detail.state.continued.is_some() {
+            // Clients find the events of a run that went on beside its answer.
+            output.events = Some(super::events(state, &self.run_id, &detail).await?);
+        }
         let output = super::with_approval(state, output).await?;
         Ok(Started::Answered(Answered::Whole(Json(Box::new(output)))))
     }

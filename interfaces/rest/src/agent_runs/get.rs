@@ -1,23 +1,18 @@
 //! `GET /agents/{agent_id}/runs/{run_id}`.
 
-use std::sync::Arc;
-
-use daybook_domain::StreamId;
 use daybook_domain::component::ComponentRef;
 use daybook_domain::ids::{RunId, SessionId};
 use daybook_domain::run::RunState;
-use daybook_engine::{RunDetail, RunMeta};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use serde_json::Value;
 
 use crate::docs::Tag;
 use crate::errors::{ApiError, At};
 use crate::guard::{AgentsRead, Guard};
 use crate::params::{self, Required};
 use crate::state::{AppState, LOG};
-use crate::wire::{RunOutput, events_from_log, shows_events};
+use crate::wire::RunOutput;
 
 pub(super) struct GetRun(pub AppState);
 
@@ -52,15 +47,7 @@ impl GetRun {
 impl GetRun {
     async fn shown(&self, run: &RunId, state: RunState) -> Result<RunOutput, ApiError> {
         let detail = super::detail(&self.0, state).await?;
-        let events = Some(self.events(run, &detail).await?);
+        let events = Some(super::events(&self.0, run, &detail).await?);
         super::with_approval(&self.0, RunOutput { events, ..RunOutput::of(&detail) }).await
-    }
-
-    /// What was streamed, if it was.
-    async fn events(&self, run: &RunId, detail: &RunDetail) -> Result<Vec<Value>, ApiError> {
-        let meta = RunMeta::of(&detail.state, &detail.config).filter(|_| shows_events(&detail.state));
-        let Some(meta) = meta.map(Arc::new) else { return Ok(Vec::new()) };
-        let recorded = self.0.store.read_stream(LOG, &StreamId::run(run), 0).await?;
-        Ok(events_from_log(&recorded, &meta))
     }
 }

@@ -15,10 +15,12 @@ mod media_types;
 mod resume;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use daybook_domain::StreamId;
 use daybook_domain::ids::{ApprovalId, RunId};
 use daybook_domain::run::{RunState, RunStatus};
-use daybook_engine::RunDetail;
+use daybook_engine::{RunDetail, RunMeta};
 use daybook_projections::RunRow;
 use poem_openapi::OpenApi;
 use poem_openapi::types::ToJSON;
@@ -27,7 +29,7 @@ use serde_json::Value;
 use crate::errors::{ApiError, At};
 use crate::params;
 use crate::state::{AppState, LOG};
-use crate::wire::{ApprovalResponse, RunOutput, RunSchema};
+use crate::wire::{ApprovalResponse, RunOutput, RunSchema, events_from_log, shows_events};
 
 /// The handlers.
 pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
@@ -81,6 +83,17 @@ async fn with_approval(state: &AppState, mut output: RunOutput) -> Result<RunOut
     let mut metadata = output.metadata.take().unwrap_or_else(|| Value::Object(Default::default()));
     metadata["approval"] = shown.to_json().unwrap_or_default();
     Ok(RunOutput { metadata: Some(metadata), ..output })
+}
+
+/// What was streamed of a run, if it was.
+///
+/// # Errors
+/// What the log answers.
+async fn events(state: &AppState, run: &RunId, detail: &RunDetail) -> Result<Vec<Value>, ApiError> {
+    let meta = RunMeta::of(&detail.state, &detail.config).filter(|_| shows_events(&detail.state));
+    let Some(meta) = meta.map(Arc::new) else { return Ok(Vec::new()) };
+    let recorded = state.store.read_stream(LOG, &StreamId::run(run), 0).await?;
+    Ok(events_from_log(&recorded, &meta))
 }
 
 fn run_not_found() -> ApiError {

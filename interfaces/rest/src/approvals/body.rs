@@ -65,7 +65,7 @@ impl<'a> ApiExtractor<'a> for Decided {
 
 fn read(bytes: &[u8]) -> Result<Decided, ApiError> {
     if bytes.is_empty() {
-        return Err(At("body", "status").missing());
+        return Err(At("body", "status").missing_from(Value::Null));
     }
     let body: Value = serde_json::from_slice(bytes)
         .map_err(|error| At("body", "status").no_json(&String::from_utf8_lossy(bytes), &error))?;
@@ -74,7 +74,7 @@ fn read(bytes: &[u8]) -> Result<Decided, ApiError> {
     };
     let pattern = "^(approved|rejected)$";
     let verdict = match body.get("status") {
-        None => return Err(At("body", "status").missing()),
+        None => return Err(At("body", "status").missing_from(Value::Object(body))),
         Some(Value::String(word)) if word == "approved" => Verdict::Approved,
         Some(Value::String(word)) if word == "rejected" => Verdict::Rejected,
         Some(Value::String(word)) => return Err(At("body", "status").no_match(word, pattern)),

@@ -20,7 +20,11 @@ pub(super) struct ChangeApproval(pub AppState);
 enum Gone {
     /// It is hidden from lists; what happened stays in the log.
     #[oai(status = 204)]
-    Deleted,
+    Deleted(
+        /// There is no body; clients know the header.
+        #[oai(header = "Content-Type")]
+        String,
+    ),
 }
 
 #[OpenApi]
@@ -66,6 +70,6 @@ impl ChangeApproval {
     ) -> Result<Gone, ApiError> {
         let command = Command::DeleteApproval(super::approval_id(&approval_id)?);
         self.0.engine.execute(guard.envelope(command)).await?;
-        Ok(Gone::Deleted)
+        Ok(Gone::Deleted("application/json".to_owned()))
     }
 }

@@ -34,7 +34,9 @@ pub(crate) fn of_run(
     model: &str,
     provider: &str,
 ) -> Value {
-    let details = (*usage != Usage::default()).then(|| json!({"model": [detail(model, provider, usage)]}));
+    // A model that was cut off has answered, though it told no tokens.
+    let answered = *usage != Usage::default() || time_to_first_token.is_some();
+    let details = answered.then(|| json!({"model": [detail(model, provider, usage)]}));
     tokens(Members::default(), usage)
         .maybe("time_to_first_token", time_to_first_token)
         .maybe("duration", duration)
