@@ -207,13 +207,19 @@ fn recorded_agents(builder: Builder) -> Result<Builder, Error> {
         .agent(AgentDefinition::new("nohist-agent").name("No History Agent")))
 }
 
-/// An agent for killing the server in the middle of its tools.
+/// Agents for killing the server in the middle of their tools; the calls of the second wait for an approval.
 fn crash_agent(builder: Builder, calls: &Path) -> Builder {
     let mut agent = AgentDefinition::new("crash-agent").name("Crash Agent").tool("set_key");
+    let mut asking = AgentDefinition::new("asking-agent").name("Asking Agent");
     let mut builder = builder.tool(FunctionTool::new("set_key", "Sets a key, slowly.", Effect::Idempotent, set_key));
-    for (name, effect) in
-        [("count_pure", Effect::Pure), ("count_idempotent", Effect::Idempotent), ("count_unsafe", Effect::Unsafe)]
-    {
+    for (name, effect, asks) in [
+        ("count_pure", Effect::Pure, false),
+        ("count_idempotent", Effect::Idempotent, false),
+        ("count_unsafe", Effect::Unsafe, false),
+        ("ask_pure", Effect::Pure, true),
+        ("ask_idempotent", Effect::Idempotent, true),
+        ("ask_unsafe", Effect::Unsafe, true),
+    ] {
         let calls = calls.to_owned();
         let count = move |context: ToolContext, args: Pause| {
             let calls = calls.clone();
@@ -227,10 +233,16 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
                 Ok("ok".to_owned())
             }
         };
-        builder = builder.tool(FunctionTool::new(name, "Writes its call down, sleeps, says ok.", effect, count));
-        agent = agent.tool(name);
+        let tool = FunctionTool::new(name, "Writes its call down, sleeps, says ok.", effect, count);
+        if asks {
+            builder = builder.tool(tool.approval(ApprovalRule::new(ApprovalKind::Required)));
+            asking = asking.tool(name);
+        } else {
+            builder = builder.tool(tool);
+            agent = agent.tool(name);
+        }
     }
-    builder.agent(agent)
+    builder.agent(agent).agent(asking)
 }
 
 /// One short write to a file opened for appending, so that a kill leaves whole lines: tool, call, key, process, and when.

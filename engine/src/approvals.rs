@@ -222,6 +222,7 @@ fn failed(inner: &Inner, run: &Standing, state: &ApprovalState) -> StreamWrite {
         history: (&[], &[]),
         granted: false,
         in_flight: &Default::default(),
+        checks: &Default::default(),
         partial: Partial::default(),
         session_state: serde_json::Map::new(),
     };

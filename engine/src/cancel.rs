@@ -115,6 +115,7 @@ async fn end_paused(
         history: (&[], &[]),
         granted: false,
         in_flight: &Default::default(),
+        checks: &Default::default(),
         partial: Partial::default(),
         session_state,
     };

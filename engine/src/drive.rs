@@ -208,6 +208,7 @@ impl Driver {
             history,
             granted: self.granted,
             in_flight: &self.in_flight,
+            checks: &self.agent.checks,
             partial: self.partial.clone(),
             session_state,
         }

@@ -18,6 +18,7 @@ use daybook_models::ChatRequest;
 use serde_json::{Map, Value};
 
 use crate::prompt::{build_request, json_hash};
+use crate::registry::Checks;
 
 /// Work that comes after the planned events are in the log.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ pub(crate) struct Planner<'a> {
     pub granted: bool,
     /// Tool calls that run in this process.
     pub in_flight: &'a HashSet<String>,
+    /// What arguments are held against before a person is asked about them.
+    pub checks: &'a Checks,
     /// What an open model call had said, when it was dropped.
     pub partial: Partial,
     /// The session's state, for the record of the end.
@@ -189,7 +192,13 @@ impl Planner<'_> {
         if lost_a_secret(&tool.call.arguments) {
             return Some(Err(LOST_SECRET.to_owned()));
         }
-        Some(tool.arguments().map(|_| requirement))
+        let fits = |arguments: &Map<String, Value>| match self.checks.get(&tool.call.name) {
+            // What a person fills in is not there yet.
+            Some(check) if requirement.kind != RequirementKind::UserInput => check.check(arguments),
+            _ => Ok(()),
+        };
+        let checked = tool.arguments().and_then(|arguments| fits(&arguments).map_err(|error| error.to_string()));
+        Some(checked.map(|()| requirement))
     }
 
     fn start(&self, tool: &ToolRecord, refusal: Option<String>) -> ToolStart {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use daybook_domain::component::{AgentConfig, config_hash};
 use daybook_domain::ids::ComponentId;
 use daybook_models::ChatModel;
-use daybook_tools::ToolSet;
+use daybook_tools::{ArgumentCheck, ToolSet};
 
 /// An agent as this server can run it. A run keeps the one it began with.
 pub struct Agent {
@@ -16,8 +16,17 @@ pub struct Agent {
     pub hash: String,
     /// The code of its tools.
     pub tools: ToolSet,
+    /// What its tools' arguments are held against before a call.
+    pub checks: Checks,
     /// Its model; none when the configuration is another server's, and this one has no model of that name.
     pub model: Option<Arc<dyn ChatModel>>,
+}
+
+/// The checks of an agent's tools by name, each made once.
+pub type Checks = BTreeMap<String, ArgumentCheck>;
+
+fn checks(config: &AgentConfig) -> Checks {
+    config.tools.iter().map(|spec| (spec.name.clone(), ArgumentCheck::new(spec))).collect()
 }
 
 /// Why components cannot be registered.
@@ -98,7 +107,8 @@ impl Registry {
         let hash = config_hash(&config).map_err(|error| RegistryError::Json(id.to_string(), error))?;
         self.by_id.insert(id, self.agents.len());
         self.add_tools(&tools);
-        self.agents.push(Arc::new(Agent { config: Arc::new(config), hash, tools, model }));
+        let checks = checks(&config);
+        self.agents.push(Arc::new(Agent { config: Arc::new(config), hash, tools, checks, model }));
         Ok(())
     }
 
@@ -144,7 +154,7 @@ impl Registry {
         let tools = config.tools.iter().filter_map(|spec| tool(&spec.name)).collect();
         let key = &config.model.key;
         let model = self.models.get(key).or_else(|| self.retired.models.get(key)).cloned();
-        Arc::new(Agent { hash: hash.to_owned(), tools, model, config })
+        Arc::new(Agent { hash: hash.to_owned(), tools, checks: checks(&config), model, config })
     }
 
     /// The names of all tools there are: a node claims only runs whose tools it has.

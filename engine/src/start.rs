@@ -167,6 +167,7 @@ impl Start<'_> {
             history: (ids, messages),
             granted: goes_now,
             in_flight: &Default::default(),
+            checks: &Default::default(),
             partial: Partial::default(),
             session_state: Map::new(),
         };

@@ -106,6 +106,9 @@ impl Driver {
         };
         let mut arguments = call.parsed()?;
         arguments.extend(start.filled.clone().into_iter().flatten());
+        if let Some(check) = self.agent.checks.get(&start.tool) {
+            check.check(&arguments).map_err(|error| error.to_string())?;
+        }
         // What the run was accepted with holds, whatever the tool says of itself by now.
         let spec = self.agent.config.tools.iter().find(|spec| spec.name == start.tool).unwrap_or_else(|| tool.spec());
         let timeout = Duration::from_secs(spec.timeout_seconds.max(1));

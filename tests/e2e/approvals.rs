@@ -1,0 +1,175 @@
+//! Runs that wait for a person, over kills and across servers: what was decided runs, once.
+
+use serde_json::{Value, json};
+
+use crate::support::{Script, Server, World, text};
+
+const AGENT: &str = "asking-agent";
+
+/// A run that waits for an approval, and the approval's id.
+async fn paused(server: &Server, tool: &str, session: &str) -> (String, String) {
+    let message = Script::call(&[(tool, json!({}))]).then_say(&["All ", "done."]).message();
+    let fields = [("message", message.as_str()), ("session_id", session), ("stream", "false")];
+    let run = server.api.run(AGENT, &fields).await;
+    assert_eq!(run["status"], "PAUSED", "{run}");
+    (text(&run["run_id"]).to_owned(), text(&run["tools"][0]["approval_id"]).to_owned())
+}
+
+async fn resolve(server: &Server, approval: &str, status: &str) -> (u16, Value) {
+    let body = json!({"status": status, "resolved_by": "boss"}).to_string();
+    let path = format!("/approvals/{approval}/resolve");
+    let request = server.api.post(&path).header("content-type", "application/json").body(body);
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, serde_json::from_str(&response.text().await.unwrap()).unwrap())
+}
+
+async fn go_on(server: &Server, run: &str, session: &str, tools: &Value) -> (u16, Value) {
+    let tools = tools.to_string();
+    let fields = [("session_id", session), ("stream", "false"), ("tools", tools.as_str())];
+    let request = server.api.post(&format!("/agents/{AGENT}/runs/{run}/continue")).form(&fields);
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, serde_json::from_str(&response.text().await.unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn what_is_approved_after_a_kill_runs_once() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let (run, approval) = paused(&server, "ask_unsafe", "s").await;
+    server.kill().await;
+    let server = world.server().await;
+    let listed = server.api.ok("/approvals?status=pending").await;
+    assert_eq!((&listed["meta"]["total_count"], &listed["data"][0]["id"]), (&json!(1), &json!(approval)));
+    assert_eq!(server.api.ok("/approvals/count").await, json!({"count": 1}));
+    let (status, resolved) = resolve(&server, &approval, "approved").await;
+    assert_eq!((status, &resolved["status"], &resolved["resolved_by"]), (200, &json!("approved"), &json!("boss")));
+    // Nobody is connected: it goes on by itself.
+    let seen = server.api.until(AGENT, &run, "s", "COMPLETED").await;
+    assert_eq!(seen["content"], "All done.");
+    assert_eq!(seen["metadata"]["approval"]["id"], json!(approval));
+    assert_eq!(world.calls().len(), 1);
+    let (status, refused) = resolve(&server, &approval, "rejected").await;
+    assert_eq!(status, 409);
+    assert!(text(&refused["detail"]).contains("already 'approved'") && text(&refused["detail"]).contains("boss"));
+    world.database().assert_ended_once(&run).await;
+}
+
+#[tokio::test]
+async fn a_kill_between_the_start_of_an_approved_call_and_its_result_never_runs_an_unsafe_one_twice() {
+    let world = World::new().await;
+    let server = world.server().await;
+    world.hold_tools();
+    let mut runs = Vec::new();
+    for (n, tool) in ["ask_pure", "ask_idempotent", "ask_unsafe"].into_iter().enumerate() {
+        let (run, approval) = paused(&server, tool, tool).await;
+        assert_eq!(resolve(&server, &approval, "approved").await.0, 200);
+        world.called(n + 1).await;
+        runs.push((tool, run));
+    }
+    server.kill().await;
+    world.let_tools_go();
+    let server = world.server().await;
+    for (tool, run) in &runs[..2] {
+        server.api.until(AGENT, run, tool, "COMPLETED").await;
+    }
+    let (tool, run) = &runs[2];
+    let seen = server.api.until(AGENT, run, tool, "PAUSED").await;
+    let calls = |tool: &str| -> Vec<String> {
+        world.calls().into_iter().filter(|(name, _, _)| name == tool).map(|(_, _, key)| key).collect()
+    };
+    assert_eq!((calls("ask_pure").len(), calls("ask_idempotent").len(), calls("ask_unsafe").len()), (2, 2, 1));
+    assert_eq!(calls("ask_idempotent")[0], calls("ask_idempotent")[1], "with the same key");
+    assert_eq!(seen["requirements"][0]["kind"], "unknown_outcome");
+    // The approval was for one call. Whether it is made again, a person says.
+    let (status, _) = go_on(&server, run, tool, &json!([])).await;
+    assert_eq!((status, calls("ask_unsafe").len()), (400, 1));
+    let mut call = seen["tools"][0].clone();
+    call["result"] = json!("it was done");
+    let (status, ended) = go_on(&server, run, tool, &json!([call])).await;
+    assert_eq!((status, &ended["status"]), (200, &json!("COMPLETED")));
+    assert_eq!(calls("ask_unsafe").len(), 1);
+    for (_, run) in &runs {
+        world.database().assert_ended_once(run).await;
+    }
+}
+
+#[tokio::test]
+async fn a_decision_on_one_server_is_carried_out_though_the_other_asked_and_twenty_decide_at_once() {
+    let world = World::new().await;
+    let (one, other) = (world.server().await, world.server().await);
+    let (run, approval) = paused(&one, "ask_unsafe", "s").await;
+    let deciders = (0..20).map(|n| {
+        let server = if n % 2 == 0 { &one } else { &other };
+        resolve(server, &approval, if n % 3 == 0 { "rejected" } else { "approved" })
+    });
+    let decided = futures::future::join_all(deciders).await;
+    assert_eq!(decided.iter().filter(|(status, _)| *status == 200).count(), 1, "{decided:?}");
+    assert_eq!(decided.iter().filter(|(status, _)| *status == 409).count(), 19, "{decided:?}");
+    let seen = other.api.until(AGENT, &run, "s", "COMPLETED").await;
+    let approved = seen["metadata"]["approval"]["status"] == "approved";
+    assert_eq!(world.calls().len(), usize::from(approved));
+    world.database().assert_ended_once(&run).await;
+}
+
+#[tokio::test]
+async fn no_route_lets_other_arguments_run_than_those_that_were_asked_about() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let (run, approval) = paused(&server, "ask_unsafe", "s").await;
+    let seen = server.api.look(AGENT, &run, "s").await.unwrap();
+    let mut call = seen["tools"][0].clone();
+    call["confirmed"] = json!(true);
+    assert_eq!(go_on(&server, &run, "s", &json!([call])).await.0, 403, "an approval is not bypassed");
+    call["tool_args"] = json!({"seconds": 1});
+    for tools in
+        [json!([call]), json!([{"tool_call_id": "zzz", "confirmed": true}]), json!([]), json!({"a": 1}), json!([5])]
+    {
+        let (status, answer) = go_on(&server, &run, "s", &tools).await;
+        assert!((400..=403).contains(&status) && answer["detail"].is_string(), "{tools}: {status} {answer}");
+    }
+    for body in ["", "{", "[]", "{}", "{\"status\":\"maybe\"}", "{\"status\":\"approved\",\"resolved_by\":7}"] {
+        let request = server.api.post(&format!("/approvals/{approval}/resolve")).body(body.to_owned());
+        assert_eq!(request.send().await.unwrap().status(), 422, "{body}");
+    }
+    assert_eq!(server.api.look(AGENT, &run, "s").await.unwrap(), seen, "nothing has changed");
+    assert!(world.calls().is_empty());
+    assert_eq!(server.api.cancel(AGENT, &run, "s").await, 200);
+    let cancelled = server.api.ok(&format!("/approvals/{approval}/status")).await;
+    assert_eq!(cancelled["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn a_thousand_runs_that_wait_cost_a_new_one_nothing() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let touched = async |session: &str| {
+        let message = Script::say(&["hi"]).message();
+        let before = rows(&world).await;
+        let fields = [("message", message.as_str()), ("session_id", session), ("stream", "false")];
+        assert_eq!(server.api.run("my-agent", &fields).await["status"], "COMPLETED");
+        rows(&world).await - before
+    };
+    let first = touched("before").await;
+    for batch in 0..20 {
+        let waiting = (0..50).map(|n| {
+            let server = &server;
+            async move { paused(server, "ask_unsafe", &format!("w-{batch}-{n}")).await }
+        });
+        futures::future::join_all(waiting).await;
+    }
+    assert_eq!(server.api.ok("/approvals/count").await, json!({"count": 1000}));
+    let leases = world.database().count("SELECT count(*) FROM leases WHERE tree_id <> $1", "").await;
+    assert_eq!(leases, 0, "a run that waits is on no node");
+    assert_eq!(touched("after").await, first);
+    server.kill().await;
+    let server = world.server().await;
+    let page = server.api.ok("/approvals?limit=10&page=3").await;
+    assert_eq!((page["data"].as_array().unwrap().len(), &page["meta"]["total_pages"]), (10, &json!(100)));
+}
+
+/// How many rows a run leaves in the log.
+async fn rows(world: &World) -> i64 {
+    world.database().count("SELECT count(*) FROM events WHERE stream_id <> $1", "").await
+}
