@@ -37,6 +37,10 @@
 #[doc = include_str!("../docs/embedding.md")]
 struct EmbeddingPage;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/approvals.md")]
+struct ApprovalsPage;
+
 mod agent;
 mod attachment;
 mod builder;
