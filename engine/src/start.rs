@@ -12,7 +12,7 @@ use daybook_domain::media::{Media, MediaContent};
 use daybook_domain::personal::Personal;
 use daybook_domain::run::{RunAccepted, RunEvent, RunReplaced, RunState};
 use daybook_domain::session::{Admission, AdmitRun, SessionEvent, SessionRunReplaced};
-use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, StreamWrite, Subject};
+use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, Store, StoreError, StreamWrite, Subject};
 use serde_json::Map;
 
 use crate::cancel::cancel_run;
@@ -317,20 +317,30 @@ impl Start<'_> {
     }
 
     async fn store_media(&mut self) -> Result<(), ExecuteError> {
-        for item in &mut self.command.media {
-            let (bytes, text) = match &item.content {
-                MediaContent::Text(words) if words.len() > INLINE_BYTES => (words.clone().into_bytes(), true),
-                MediaContent::Base64(code) if code.len() > INLINE_BYTES => {
-                    let Ok(bytes) = STANDARD.decode(code) else { continue };
-                    (bytes, false)
-                }
-                _ => continue,
-            };
-            let hash = self.inner.store.put_blob(self.log, &self.subject, &bytes).await?;
-            item.content = MediaContent::Blob { hash, len: bytes.len() as u64, text };
-        }
-        Ok(())
+        Ok(to_blobs(&self.inner.store, self.log, &self.subject, &mut self.command.media).await?)
     }
+}
+
+/// Puts what is large among `media` into the blob store.
+pub(crate) async fn to_blobs(
+    store: &Store,
+    log: LogId,
+    subject: &Subject,
+    media: &mut [Media],
+) -> Result<(), StoreError> {
+    for item in media {
+        let (bytes, text) = match &item.content {
+            MediaContent::Text(words) if words.len() > INLINE_BYTES => (words.clone().into_bytes(), true),
+            MediaContent::Base64(code) if code.len() > INLINE_BYTES => {
+                let Ok(bytes) = STANDARD.decode(code) else { continue };
+                (bytes, false)
+            }
+            _ => continue,
+        };
+        let hash = store.put_blob(log, subject, &bytes).await?;
+        item.content = MediaContent::Blob { hash, len: bytes.len() as u64, text };
+    }
+    Ok(())
 }
 
 /// SHA-256 over what the caller asked for; ids that were made for it do not count.

@@ -16,12 +16,16 @@ use crate::drive::{Driver, Exit};
 use crate::frame::FrameBody;
 use crate::model_call::redact_json;
 use crate::plan::{Action, LOST_SECRET, ToolStart, lost_a_secret};
+use crate::start::to_blobs;
 
 /// How long outcomes of tools beside each other are gathered for one commit.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// How long before a failed call is tried again, the first time.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// The longest result of a tool, in bytes; what is longer is cut.
+const MAX_RESULT: usize = 1 << 20;
 
 /// The most characters of one word about how far a tool is.
 const MOST_PROGRESS: usize = 4096;
@@ -160,11 +164,28 @@ impl Driver {
         }
         ends.sort_by_key(|end| self.state.tools.iter().position(|tool| tool.call.id == end.call_id));
         let (mut facts, mut session) = (Vec::new(), Vec::new());
-        for end in ends {
+        for mut end in ends {
             self.in_flight.remove(&end.call_id);
+            self.keep(&mut end).await;
             self.outcome(end, &mut facts, &mut session);
         }
         self.advance(facts, session).await
+    }
+
+    /// Makes an outcome fit to be recorded: large media go to the blob store, and a text that no model could read whole is
+    /// cut.
+    async fn keep(&self, end: &mut ToolEnd) {
+        let Ok(output) = &mut end.result else { return };
+        if output.text.len() > MAX_RESULT {
+            let whole = output.text.len();
+            output.text.truncate(output.text.floor_char_boundary(MAX_RESULT));
+            output.text.push_str(&format!("\n[cut: the first {MAX_RESULT} of {whole} bytes]"));
+        }
+        let stored = to_blobs(&self.engine.store, self.live.log, &self.live.subject(), &mut output.media).await;
+        if let Err(error) = stored {
+            // Nothing is lost by it: the event is larger.
+            tracing::warn!(run = %self.live.run_id, %error, "the media of a tool stay in its event");
+        }
     }
 
     fn outcome(&self, end: ToolEnd, facts: &mut Vec<RunEvent>, session: &mut Vec<SessionEvent>) {

@@ -3,8 +3,9 @@
 use daybook_domain::command::{CancelRun, StartRun};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{RunId, StreamId};
+use daybook_domain::media::MediaContent;
 use daybook_domain::output::OutputSchema;
-use daybook_domain::run::{RunEvent, RunStatus, ToolOutcome};
+use daybook_domain::run::{RunEvent, RunStatus, ToolOutcome, ToolRecord};
 use daybook_engine::{ExecuteError, FrameBody, Outcome, WatchItem, build_request};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -192,6 +193,55 @@ async fn a_tool_gets_the_secret_that_the_log_does_not_keep() {
     let sent = serde_json::to_string(&*world.model.requests.lock().unwrap()).unwrap();
     assert!(!sent.contains(token) && !sent.contains("hunter2"), "the model sees what the log keeps");
     assert_eq!(state.status, RunStatus::Completed);
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tool_gives_reaches_the_model_and_what_is_large_is_kept_apart_or_cut() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    world.script([Turn::Call(&[("a", "pure", "{\"picture\":1}"), ("b", "pure", "{\"long\":1}")]), Turn::Say("seen")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!(state.status, RunStatus::Completed);
+    let kept = state.messages.iter().find(|message| !message.media.is_empty()).unwrap();
+    assert!(
+        matches!(kept.media[0].content, MediaContent::Blob { len: 120_000, text: false, .. }),
+        "{:?}",
+        kept.media[0]
+    );
+    let request = world.model.requests.lock().unwrap()[1].clone();
+    let given = request.messages.iter().find(|message| !message.media.is_empty()).unwrap();
+    assert_eq!(given.media[0].content, MediaContent::Base64("QUJD".repeat(40_000)));
+    let long = state.messages.iter().filter_map(|message| message.content.as_deref()).find(|text| text.len() > 1000);
+    assert!(long.unwrap().ends_with("[cut: the first 1048576 of 2097152 bytes]"));
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_do_not_fit_are_told_to_the_model_and_nobody_is_asked() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let deep: &'static str =
+        Box::leak(format!("{{\"to\":\"x\",\"deep\":{}{}}}", "[".repeat(100), "]".repeat(100)).into_boxed_str());
+    let calls: &'static [(&str, &str, &str)] = Box::leak(Box::new([
+        ("a", "confirm", "{\"to\":5}"),
+        ("b", "approve", "{}"),
+        ("c", "confirm", "not json"),
+        ("d", "confirm", deep),
+        ("e", "confirm", "{\"to\":\"a\\u0000b\"}"),
+    ]));
+    world.script([Turn::Call(calls), Turn::Say("I see")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!(state.status, RunStatus::Paused, "one of them fits");
+    let asked: Vec<&str> = state.open_requirements().map(|(needed, _)| needed.call_id.as_str()).collect();
+    assert_eq!(asked, ["e"]);
+    let failed = |tool: &&ToolRecord| matches!(tool.outcome, Some(ToolOutcome::Failed(_)));
+    assert_eq!(state.tools.iter().filter(failed).count(), 4);
+    assert!(world.calls.lock().unwrap().is_empty());
     engine.shutdown().await;
     world.close().await;
 }

@@ -10,6 +10,7 @@ use daybook_domain::command::{Envelope, Principal, StartRun};
 use daybook_domain::component::{AgentConfig, ComponentRef, ModelRef};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{ComponentId, LogId, RunId, SessionId, StreamId};
+use daybook_domain::media::{Media, MediaContent, MediaKind};
 use daybook_domain::message::{CallMetrics, Replay, ToolCall};
 use daybook_domain::run::{OnBusy, RunMode, RunState};
 use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, Gate, OnExpiry, ToolSpec};
@@ -133,7 +134,22 @@ impl Tool for Counted {
         if arguments.get("fail").is_some() {
             return Err(ToolError::failed("it broke"));
         }
-        Ok("ok".into())
+        if arguments.get("long").is_some() {
+            return Ok("x".repeat(2 << 20).into());
+        }
+        let mut output = ToolOutput::from("ok");
+        if arguments.get("picture").is_some() {
+            output.media.push(Media {
+                id: "p".into(),
+                kind: MediaKind::Image,
+                mime_type: Some("image/png".into()),
+                filename: None,
+                format: None,
+                content: MediaContent::Base64("QUJD".repeat(40_000)),
+                metadata: None,
+            });
+        }
+        Ok(output)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use daybook_domain::component::AgentConfig;
 use daybook_domain::media::{Media, MediaKind};
+use daybook_domain::message::Role;
 use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{RunStage, RunState, RunStatus};
 use daybook_engine::{RunDetail, output_schema};
@@ -66,6 +67,14 @@ pub(crate) struct RunOutput {
     pub metadata: Option<Value>,
     /// The tool calls.
     pub tools: Option<Vec<Value>>,
+    /// Images that tools gave.
+    pub images: Option<Vec<Value>>,
+    /// Videos that tools gave.
+    pub videos: Option<Vec<Value>>,
+    /// Audio that tools gave.
+    pub audio: Option<Vec<Value>>,
+    /// Files that tools gave.
+    pub files: Option<Vec<Value>>,
     /// What a paused run waits for.
     pub requirements: Option<Vec<Value>>,
     /// What was asked.
@@ -118,6 +127,10 @@ impl RunOutput {
             requirements: Some(tool::requirements(&accepted.run_id, &state.requirements, &state.tools, Told::InRun))
                 .filter(|needed| !needed.is_empty()),
             approval: state.tools.iter().rev().find_map(|tool| tool.approval.as_ref()).map(ToString::to_string),
+            images: given(state, MediaKind::Image),
+            videos: given(state, MediaKind::Video),
+            audio: given(state, MediaKind::Audio),
+            files: given(state, MediaKind::File),
             ..begun
         }
     }
@@ -178,6 +191,13 @@ pub(crate) fn stage_name(stage: RunStage) -> &'static str {
 /// What came with the request.
 pub(crate) fn input_media(state: &RunState) -> &[Media] {
     state.messages.first().map_or(&[], |first| &first.media)
+}
+
+/// What the run's tools gave of this kind.
+fn given(state: &RunState, kind: MediaKind) -> Option<Vec<Value>> {
+    let tools = state.own_messages().iter().filter(|message| message.role == Role::Tool);
+    let all: Vec<Value> = tools.flat_map(|message| media::of_kind(&message.media, kind)).collect();
+    (!all.is_empty()).then_some(all)
 }
 
 fn input(state: &RunState) -> Value {
