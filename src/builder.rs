@@ -117,6 +117,13 @@ impl Builder {
         self
     }
 
+    /// Tools that agents may name, such as those of a [`ToolSource`](crate::ToolSource) or of [`http_tools`](crate::http_tools).
+    #[must_use]
+    pub fn tools(mut self, tools: impl IntoIterator<Item = Arc<dyn Tool>>) -> Self {
+        self.parts.tools.extend(tools.into_iter().map(|tool| (tool.spec().name.clone(), tool)));
+        self
+    }
+
     /// Reaches the server's agents from routes, tools and hooks that are made before it.
     pub fn handle(&self) -> Handle {
         self.around.handle.clone()

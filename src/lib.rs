@@ -85,4 +85,7 @@ pub use daybook_models::{
 };
 pub use daybook_rest::{Caller, OpenApi};
 pub use daybook_store::MasterKey;
-pub use daybook_tools::{FunctionTool, SourceError, Tool, ToolContext, ToolError, ToolOutput, ToolSource};
+pub use daybook_tools::{
+    FunctionTool, HttpOptions, OpenApiAuth, OpenApiOptions, OpenApiSource, SourceError, Tool, ToolContext, ToolError,
+    ToolOutput, ToolSource, http_tools,
+};

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use daybook::{
     AgentDefinition, Attachment, Builder, Daybook, Effect, ExecuteError, FrameBody, FunctionTool, Handle, MasterKey,
-    ModelOptions, OnBusy, OutputSchema, ProviderModel, RetryPolicy, RunError, RunStatus, Running, Settings,
-    ToolContext, ToolError,
+    ModelOptions, OnBusy, OpenApiOptions, OpenApiSource, OutputSchema, ProviderModel, RetryPolicy, RunError, RunStatus,
+    Running, Settings, ToolContext, ToolError, ToolSource,
 };
 use nix::sys::signal::{Signal, kill};
 use poem_openapi::OpenApi;
@@ -242,4 +242,49 @@ async fn a_stop_ends_in_any_case() {
 fn children(pid: i32) -> Vec<i32> {
     let tasks = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     tasks.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+#[tokio::test]
+async fn a_real_document_becomes_tools_and_they_are_used() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let options = |operations: &[&str]| -> OpenApiOptions {
+        let base = &server.api.base;
+        let document = format!("{base}/openapi.json");
+        let options =
+            json!({"document": document, "base_url": base, "allow_private": ["127.0.0.1"], "operations": operations});
+        serde_json::from_value(options).unwrap()
+    };
+    // Every operation of Daybook's own document becomes a tool.
+    let all = OpenApiSource::new("daybook", options(&[])).unwrap().tools().await.unwrap();
+    let names: Vec<&str> = all.iter().map(|tool| tool.spec().name.as_str()).collect();
+    assert!(
+        names.len() > 20 && names.contains(&"create_agent_run") && names.contains(&"resolve_approval"),
+        "{names:?}"
+    );
+
+    let wanted = ["get_approval_count", "get_agent_run", "create_agent_run"];
+    let tools = OpenApiSource::new("daybook", options(&wanted)).unwrap().tools().await.unwrap();
+    let effects: Vec<Effect> = tools.iter().map(|tool| tool.spec().effect).collect();
+    assert_eq!(effects.iter().filter(|effect| **effect == Effect::Pure).count(), 2, "{effects:?}");
+    let agent = wanted.iter().fold(AgentDefinition::new("caller"), |agent, name| agent.tool(*name));
+    let running = started(builder(&world).tools(tools).agent(agent)).await;
+    let start = json!({"agent_id": "my-agent", "message": "hello there", "stream": false, "session_id": "inner"});
+    let calls = [
+        ("get_approval_count", json!({})),
+        ("create_agent_run", start),
+        ("get_agent_run", json!({"agent_id": "my-agent", "run_id": "nope", "session_id": "inner"})),
+        ("get_agent_run", json!({"agent_id": 5})),
+    ];
+    let script = Script::call(&calls).then_say(&["done"]).message();
+    let answer = running.agent("caller").run(&script).await.unwrap();
+    assert_eq!(answer.content, "done");
+    let api = Api::at(&format!("http://{}", running.address()));
+    let seen = api.until("caller", answer.run_id.as_str(), answer.session_id.as_str(), "COMPLETED").await;
+    let result = |at: usize| text(&seen["tools"][at]["result"]).to_owned();
+    assert!(result(0).contains("\"count\""), "{}", result(0));
+    assert!(result(1).contains("COMPLETED"), "{}", result(1));
+    assert!(seen["tools"][2]["tool_call_error"] == true && result(2).contains("404"), "{}", result(2));
+    assert!(seen["tools"][3]["tool_call_error"] == true && result(3).contains("agent_id"), "{}", result(3));
+    running.shutdown().await.unwrap();
 }
