@@ -87,5 +87,5 @@ pub use daybook_rest::{Caller, OpenApi};
 pub use daybook_store::MasterKey;
 pub use daybook_tools::{
     FunctionTool, HttpOptions, OpenApiAuth, OpenApiOptions, OpenApiSource, SourceError, Tool, ToolContext, ToolError,
-    ToolOutput, ToolSource, http_tools,
+    ToolOutput, ToolSource, altered, http_tools,
 };

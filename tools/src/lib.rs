@@ -1,6 +1,7 @@
 //! The Tool port and the tools that come with Daybook.
 //! A tool says what a second call of it does ([`Effect`](daybook_domain::tool::Effect)); recovery depends on it.
 
+mod altered;
 mod builtin;
 mod content;
 mod function;
@@ -14,6 +15,7 @@ mod testing;
 mod text;
 mod validate;
 
+pub use altered::altered;
 pub use builtin::{calculator, current_time};
 pub use function::FunctionTool;
 pub use http::{HttpOptions, http_tools};
