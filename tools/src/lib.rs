@@ -3,10 +3,12 @@
 
 mod builtin;
 mod function;
+mod mcp;
 mod port;
 mod source;
 
 pub use builtin::{calculator, current_time};
 pub use function::FunctionTool;
+pub use mcp::{McpOptions, McpSource};
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use source::{SourceError, ToolSource};
