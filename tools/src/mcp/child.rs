@@ -30,8 +30,22 @@ const GOES_ITSELF: Duration = Duration::from_secs(2);
 const HEEDS_TERM: Duration = Duration::from_secs(1);
 
 /// What a server gets of Daybook's environment: how programs are found and how they speak, and no keys.
-const INHERITED: [&str; 12] =
-    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP"];
+const INHERITED: [&str; 14] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
 
 /// The longest line of its standard error that is logged, in bytes; the rest of the line is left out.
 const MAX_LOGGED: usize = 2048;
@@ -128,7 +142,7 @@ impl Program {
         // The output of a program that dies ends a little before the program.
         let status = match timeout(Duration::from_millis(500), self.child.wait()).await {
             Ok(Ok(status)) => format!("the server ended ({status})"),
-            _ => "the server closed its output".to_owned(),
+            _ => "the server closed its end of the connection".to_owned(),
         };
         // Its last line may still be on the way to the log.
         tokio::time::sleep(Duration::from_millis(20)).await;

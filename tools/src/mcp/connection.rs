@@ -3,66 +3,27 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rmcp::handler::client::ClientHandler;
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, ClientCapabilities, ClientConfig, ClientRequest, Implementation,
-    ListToolsRequest, PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, RequestMetaObject,
-    ServerResult,
+    CallToolRequest, CallToolRequestParams, ClientRequest, ListToolsRequest, PaginatedRequestParams, RequestMetaObject,
+    ServerResult, SubscriptionFilter,
 };
-use rmcp::service::{
-    NotificationContext, Peer, PeerRequestOptions, RequestHandle, RoleClient, RunningService, ServiceError, ServiceExt,
-};
+use rmcp::service::{Peer, PeerRequestOptions, RequestHandle, RoleClient, ServiceError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::child::Program;
-use super::fault::{Fault, Means, of_greeting};
-use super::http;
-use super::options::Endpoint;
+use super::fault::{Fault, Means};
 use super::progress::Calls;
-use super::secrets::Secrets;
-use super::stdio::{Ending, Stdio};
+use super::stdio::Ending;
 use crate::ToolContext;
 
 /// How long the server may take to be told that a call is not waited for any more.
 const TELLS_WITHIN: Duration = Duration::from_secs(5);
 
-/// What answers the server's own messages.
-pub(super) struct Events {
-    calls: Arc<Calls>,
-    generation: watch::Sender<u64>,
-}
-
-impl ClientHandler for Events {
-    fn get_info(&self) -> ClientConfig {
-        let me = Implementation::new("daybook", env!("CARGO_PKG_VERSION"));
-        let mut info = ClientConfig::new(ClientCapabilities::default(), me);
-        // The newest that has a greeting: servers of every age know it.
-        info.protocol_version = ProtocolVersion::LATEST_WITH_INITIALIZE;
-        info
-    }
-
-    async fn on_progress(&self, report: ProgressNotificationParam, _context: NotificationContext<RoleClient>) {
-        self.calls.show(&report);
-    }
-
-    async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
-        self.generation.send_modify(|generation| *generation += 1);
-    }
-}
-
-/// How to connect.
-pub(super) struct Dial<'a> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) name: &'a str,
-    pub(super) secrets: &'a Arc<Secrets>,
-    pub(super) within: Duration,
-    pub(super) generation: &'a watch::Sender<u64>,
-    pub(super) tracker: &'a TaskTracker,
-}
+/// When a server that stopped telling of changes is listened to again.
+const LISTENS_AGAIN: Duration = Duration::from_secs(5);
 
 /// A connection that was greeted.
 pub(super) struct Connection {
@@ -77,39 +38,30 @@ pub(super) struct Connection {
     why_retired: OnceLock<String>,
 }
 
-impl Dial<'_> {
-    /// Starts or calls the server, and greets it.
-    ///
-    /// # Errors
-    /// Why there is no connection, and how to mend it.
-    pub(super) async fn connect(&self) -> Result<(Connection, RunningService<RoleClient, Events>), String> {
-        let ending = Ending::default();
-        let calls = Arc::<Calls>::default();
-        let events = Events { calls: Arc::clone(&calls), generation: self.generation.clone() };
-        let greeting = async {
-            match self.endpoint {
-                Endpoint::Program(launch) => {
-                    let (program, pipes) = Program::start(launch, self.name, self.secrets)?;
-                    let greeted = events.serve(Stdio::new(program, pipes, ending.clone())).await;
-                    greeted.map_err(|fault| of_greeting(&fault, ending.over.is_cancelled().then(|| ending.why())))
-                }
-                Endpoint::Address(remote) => {
-                    let transport = http::transport(remote, self.within, ending.clone())?;
-                    events.serve(transport).await.map_err(|fault| of_greeting(&fault, None))
-                }
-            }
-        };
-        let running = timeout(self.within, Box::pin(greeting)).await.unwrap_or_else(|_| {
-            Err(format!(
-                "the server did not answer the greeting in {} seconds: see whether it speaks the Model Context Protocol, or \
-                 raise connect_timeout_seconds",
-                self.within.as_secs()
-            ))
-        })?;
-        let peer = running.peer().clone();
-        let (tracker, runtime) = (self.tracker.clone(), Handle::current());
+impl Connection {
+    /// The connection of a service that was greeted; `tracker` gets the tasks that tell the server of cancelled calls.
+    pub(super) fn new(peer: Peer<RoleClient>, calls: Arc<Calls>, tracker: TaskTracker, ending: Ending) -> Self {
         let (retired, why_retired) = (CancellationToken::new(), OnceLock::new());
-        Ok((Connection { peer, calls, tracker, runtime, ending, retired, why_retired }, running))
+        Self { peer, calls, tracker, runtime: Handle::current(), ending, retired, why_retired }
+    }
+
+    /// Counts what the server says of its tools, for as long as it is polled. Servers that are greeted say it unasked, through
+    /// [`Events`](super::dial::Events); those of the later protocol only to those who listen.
+    pub(super) async fn listen(&self, generation: &watch::Sender<u64>) {
+        let unasked = self.peer.peer_info().is_none_or(|info| info.protocol_version.has_initialize());
+        if !unasked {
+            let filter = SubscriptionFilter::builder().tools_list_changed().build();
+            // A server that cannot be listened to does not say when its tools change.
+            while let Ok(mut subscription) = self.peer.listen(filter.clone()).await {
+                while let Ok(Some(_)) = subscription.next().await {
+                    generation.send_modify(|generation| *generation += 1);
+                }
+                sleep(LISTENS_AGAIN).await;
+                // What was said meanwhile was missed.
+                generation.send_modify(|generation| *generation += 1);
+            }
+        }
+        std::future::pending().await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Keeps a source connected: starts the server when it is first asked for, and again when it went.
 //!
-//! One task does it, so that any number of calls start one server, and none that gives up stops it. How often: at once after
-//! a connection that held for [`STEADY`] or for the first time, then after 0.5, 1, 2, … and at most [`LONGEST_PAUSE`]. It
+//! One task does it, so that any number of calls start one server, and none that gives up stops it. How often: at once when
+//! a connection breaks that held for [`STEADY`] or was the first, else after 0.5, 1, 2, … and at most [`LONGEST_PAUSE`]. It
 //! goes on for as long as the source is open, since the tools are missed for as long.
 
 use std::sync::Arc;
@@ -14,12 +14,16 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connection, Dial, Events};
+use super::connection::Connection;
+use super::dial::{Dial, Events};
 use super::options::{Endpoint, McpOptions};
 use super::secrets::Secrets;
 
 /// A connection that held this long was a good one.
 const STEADY: Duration = Duration::from_secs(10);
+
+/// The time after a try that failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest time between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -32,6 +36,9 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(8);
 
 /// How long calls of a connection that is given up may go on, when the server still answers them.
 const FINISHES_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is said of a source that is of no use any more.
+pub(super) const CLOSED: &str = "the source was closed";
 
 /// How things stand.
 #[derive(Clone)]
@@ -79,6 +86,9 @@ impl Shared {
     /// # Errors
     /// Why there is none, soon.
     pub(super) async fn connection(&self) -> Result<Arc<Connection>, String> {
+        if self.stop.is_cancelled() {
+            return Err(CLOSED.to_owned());
+        }
         let mut status = self.status.subscribe();
         let wait = async {
             loop {
@@ -86,10 +96,10 @@ impl Shared {
                     Status::Up(connection) if connection.is_good() => return Ok(Arc::clone(connection)),
                     Status::Up(_) | Status::Starting(_) => {}
                     Status::Away(why) => return Err(format!("{why}; it is tried again")),
-                    Status::Closed => return Err("the source was closed".to_owned()),
+                    Status::Closed => return Err(CLOSED.to_owned()),
                 }
                 if status.changed().await.is_err() {
-                    return Err("the source was closed".to_owned());
+                    return Err(CLOSED.to_owned());
                 }
             }
         };
@@ -109,7 +119,7 @@ impl Shared {
     /// What the keeping task does, until the source is closed or dropped.
     pub(super) async fn keep(self: Arc<Self>) {
         let mut pauses = Pauses::default();
-        let mut before = None;
+        let (mut before, mut told) = (None, None);
         loop {
             self.status.send_replace(Status::Starting(before.take()));
             let dial = Dial {
@@ -125,9 +135,9 @@ impl Shared {
                 () = self.stop.cancelled() => break,
             };
             let since = Instant::now();
-            let why = match dialled {
-                Ok((connection, running)) => self.watch_over(connection, running).await,
-                Err(why) => why,
+            let (why, least) = match dialled {
+                Ok((connection, running)) => (self.watch_over(connection, running).await, Duration::ZERO),
+                Err(why) => (why, FIRST_PAUSE),
             };
             if self.stop.is_cancelled() {
                 break;
@@ -136,8 +146,14 @@ impl Shared {
             if since.elapsed() >= STEADY {
                 pauses = Pauses::default();
             }
-            let pause = pauses.next();
-            tracing::warn!(source = self.name, ?pause, "no MCP server: {why}");
+            let pause = pauses.next().max(least);
+            // The same again and again is said once.
+            if told.as_ref() == Some(&why) {
+                tracing::debug!(source = self.name, ?pause, "no MCP server: {why}");
+            } else {
+                tracing::warn!(source = self.name, ?pause, "no MCP server: {why}");
+                told = Some(why.clone());
+            }
             if !pause.is_zero() {
                 self.status.send_replace(Status::Away(why.clone()));
                 tokio::select! {
@@ -164,7 +180,8 @@ impl Shared {
             }
             () = connection.ending.over.cancelled() => {}
             () = connection.retired.cancelled() => {}
-            () = self.stop.cancelled() => connection.ending.end("the source was closed"),
+            () = connection.listen(&self.generation) => {}
+            () = self.stop.cancelled() => connection.ending.end(CLOSED),
         }
         // Others that wait for this connection's answers may still get them.
         let why = connection.why_retired();
@@ -198,7 +215,7 @@ impl Pauses {
         match &mut self.0 {
             Some(backoff) => backoff.next().unwrap_or(LONGEST_PAUSE),
             None => {
-                let builder = ExponentialBuilder::default().with_min_delay(Duration::from_millis(500));
+                let builder = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE);
                 self.0 = Some(builder.with_max_delay(LONGEST_PAUSE).with_factor(2.0).without_max_times().build());
                 Duration::ZERO
             }

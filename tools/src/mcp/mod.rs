@@ -1,10 +1,11 @@
 //! Tools of MCP servers (Model Context Protocol), as a client of them.
 //!
-//! `options` is what a person writes; `keeper` holds a `connection` to the server, by `stdio` to a `child` or by `http`, and
-//! makes another when it breaks; `listing` reads the tools, `result` what their calls give; `fault` says what went wrong.
+//! `options` is what a person writes; `keeper` holds a `connection` to the server, which `dial` made by `stdio` to a
+//! `child` or by `http`, and has another made when it breaks; `listing` reads the tools, `result` what their calls give; `fault` says what went wrong.
 
 mod child;
 mod connection;
+mod dial;
 mod fault;
 mod http;
 mod keeper;
@@ -30,7 +31,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{SourceError, Tool, ToolSource};
 use fault::Means;
-use keeper::Shared;
+use keeper::{CLOSED, Shared};
 pub use options::McpOptions;
 use tool::McpTool;
 
@@ -44,8 +45,12 @@ const CHANGES_EVERY: Duration = Duration::from_millis(500);
 ///
 /// The server is started or connected to when its tools are first asked for, and again when the connection breaks, with
 /// growing pauses up to 30 seconds between tries. Calls that run when it breaks fail at once; calls while it is away fail
-/// within 5 seconds. A program is ended with the source: by [`ToolSource::close`] in an orderly way, and by dropping it; see
-/// `child` for what holds when Daybook itself is killed.
+/// within 5 seconds.
+///
+/// A program leads a process group of its own, which ends with the source: by [`ToolSource::close`] in an orderly way (its
+/// input ends, after 2 seconds SIGTERM, after another SIGKILL), and by dropping the source or the runtime. When Daybook itself
+/// is killed, nobody is left to signal it: its input ends, at which servers that keep to the protocol leave; one that does not
+/// read its input stays. A process that left the group is out of reach in every case.
 ///
 /// The server's hints say what a second call of a tool does ([`Effect`](daybook_domain::tool::Effect)): trust them as far as
 /// the server. Each call carries `daybook/idempotency_key`, `daybook/run_id`, `daybook/session_id` and `daybook/call_id` in
@@ -84,7 +89,7 @@ impl McpSource {
 
     async fn list(&self) -> Result<Vec<Arc<dyn Tool>>, String> {
         if self.shared.stop.is_cancelled() {
-            return Err("the source was closed".to_owned());
+            return Err(CLOSED.to_owned());
         }
         self.start();
         let options = &self.shared.options;

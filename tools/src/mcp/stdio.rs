@@ -21,7 +21,7 @@ use super::wire;
 /// How long a server may leave a message unread.
 const READS_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the output of a program that ended is still read: a process it left may hold the pipe open.
+/// How long the output of a program that ended or takes nothing is still read: a process it left may hold the pipe open.
 const AFTERWARDS: Duration = Duration::from_millis(500);
 
 /// Why a conversation ended, told to those who still wait for an answer.
@@ -52,14 +52,17 @@ pub(super) struct Stdio {
     lines: Lines<ChildStdout>,
     input: Arc<tokio::sync::Mutex<Option<ChildStdin>>>,
     ending: Ending,
-    /// Until when the output is read, of a program that ended.
+    /// Fires when nothing can be written any more.
+    unwritable: CancellationToken,
+    /// Until when the output is still read, of a program that ended or takes nothing more.
     until: Option<Instant>,
 }
 
 impl Stdio {
     pub(super) fn new(program: Program, pipes: Pipes, ending: Ending) -> Self {
         let input = Arc::new(tokio::sync::Mutex::new(Some(pipes.input)));
-        Self { program, lines: Lines::new(pipes.output, wire::MAX_MESSAGE), input, ending, until: None }
+        let lines = Lines::new(pipes.output, wire::MAX_MESSAGE);
+        Self { program, lines, input, ending, unwritable: CancellationToken::new(), until: None }
     }
 
     async fn over(&mut self) {
@@ -84,23 +87,21 @@ impl Transport<RoleClient> for Stdio {
         &mut self,
         item: TxJsonRpcMessage<RoleClient>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
-        let (input, ending) = (Arc::clone(&self.input), self.ending.clone());
+        let (input, ending, unwritable) = (Arc::clone(&self.input), self.ending.clone(), self.unwritable.clone());
         async move {
             let mut line = serde_json::to_vec(&item)?;
             line.push(b'\n');
             let mut pipe = input.lock().await;
-            let Some(open) = pipe.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
-            let fault = match timeout(READS_WITHIN, open.write_all(&line)).await {
+            // Of a pipe that is closed already, and of one that breaks now, `receive` tells more: how the program ended.
+            let Some(open) = pipe.as_mut() else { return Ok(()) };
+            match timeout(READS_WITHIN, open.write_all(&line)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(fault)) => fault,
-                Err(_) => {
-                    ending.end("the server does not read its input");
-                    io::ErrorKind::TimedOut.into()
-                }
-            };
+                Ok(Err(_)) => unwritable.cancel(),
+                Err(_) => ending.end("the server does not read its input"),
+            }
             // What was written of the message makes the rest unreadable.
             *pipe = None;
-            Err(fault)
+            Ok(())
         }
     }
 
@@ -112,6 +113,7 @@ impl Transport<RoleClient> for Stdio {
                 () = self.ending.over.cancelled() => Next::Over,
                 line = self.lines.next() => Next::Line(line),
                 () = self.program.ended(), if self.until.is_none() => Next::Ended,
+                () = self.unwritable.cancelled(), if self.until.is_none() => Next::Ended,
                 () = tokio::time::sleep_until(afterwards), if self.until.is_some() => Next::Over,
             };
             let message = match next {
