@@ -13,6 +13,7 @@ test:
 	@scripts/install-build-tools.sh
 	@scripts/install-postgres.sh
 	@scripts/venv.sh
+	@scripts/mcp-servers.sh
 	@scripts/test.sh
 
 bench:

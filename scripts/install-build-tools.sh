@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing need beside the Rust toolchain, where it is missing: a C compiler, make,
-# Python with venv; and the toolchain's formatter and linter.
+# Python with venv, Node with npm; and the toolchain's formatter and linter.
 set -euo pipefail
 . "$(dirname "$0")/packages.sh"
 
@@ -30,6 +30,12 @@ if ! have_venv; then
     apk) packages+=(python3 py3-pip) ;;
     pacman) packages+=(python) ;;
     *) packages+=(python3) ;;
+  esac
+fi
+if ! have node || ! have npm; then
+  case "$manager" in
+    brew) packages+=(node) ;;
+    *) packages+=(nodejs npm) ;;
   esac
 fi
 
