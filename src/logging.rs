@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{ConfigError, LogFormat, Settings};
 
 /// What is written when nobody says otherwise.
-const USUAL: &str = "info,sqlx=warn,poem=warn";
+const USUAL: &str = "info,sqlx=warn,poem=warn,rmcp=warn";
 
 /// Starts logging. A program that embeds Daybook and logs already keeps its own.
 ///
