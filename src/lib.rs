@@ -86,6 +86,6 @@ pub use daybook_models::{
 pub use daybook_rest::{Caller, OpenApi};
 pub use daybook_store::MasterKey;
 pub use daybook_tools::{
-    FunctionTool, HttpOptions, McpOptions, McpSource, OpenApiAuth, OpenApiOptions, OpenApiSource, SourceError, Tool, ToolContext, ToolError,
-    ToolOutput, ToolSource, altered, http_tools,
+    FunctionTool, HttpOptions, McpOptions, McpSource, OpenApiAuth, OpenApiOptions, OpenApiSource, SourceError, Tool,
+    ToolContext, ToolError, ToolOutput, ToolSource, altered, http_tools,
 };
