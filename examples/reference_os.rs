@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook::{
     AgentDefinition, Api, ApprovalKind, ApprovalRule, Builder, Daybook, Effect, Error, FunctionTool, Gate, MasterKey,
-    ModelOptions, ProviderModel, RetryPolicy, Settings, ToolContext, ToolError,
+    ModelOptions, OnExpiry, ProviderModel, RetryPolicy, Settings, ToolContext, ToolError,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -212,13 +212,18 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
     let mut agent = AgentDefinition::new("crash-agent").name("Crash Agent").tool("set_key");
     let mut asking = AgentDefinition::new("asking-agent").name("Asking Agent");
     let mut builder = builder.tool(FunctionTool::new("set_key", "Sets a key, slowly.", Effect::Idempotent, set_key));
-    for (name, effect, asks) in [
-        ("count_pure", Effect::Pure, false),
-        ("count_idempotent", Effect::Idempotent, false),
-        ("count_unsafe", Effect::Unsafe, false),
-        ("ask_pure", Effect::Pure, true),
-        ("ask_idempotent", Effect::Idempotent, true),
-        ("ask_unsafe", Effect::Unsafe, true),
+    let asks = ApprovalRule::new(ApprovalKind::Required);
+    let briefly = ApprovalRule { expires_after_seconds: Some(1), on_expiry: OnExpiry::Deny, ..asks.clone() };
+    let another = ApprovalRule { not_by_requester: true, ..asks.clone() };
+    for (name, effect, rule) in [
+        ("count_pure", Effect::Pure, None),
+        ("count_idempotent", Effect::Idempotent, None),
+        ("count_unsafe", Effect::Unsafe, None),
+        ("ask_pure", Effect::Pure, Some(asks.clone())),
+        ("ask_idempotent", Effect::Idempotent, Some(asks.clone())),
+        ("ask_unsafe", Effect::Unsafe, Some(asks)),
+        ("ask_briefly", Effect::Unsafe, Some(briefly)),
+        ("ask_another", Effect::Unsafe, Some(another)),
     ] {
         let calls = calls.to_owned();
         let count = move |context: ToolContext, args: Pause| {
@@ -234,8 +239,8 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
             }
         };
         let tool = FunctionTool::new(name, "Writes its call down, sleeps, says ok.", effect, count);
-        if asks {
-            builder = builder.tool(tool.approval(ApprovalRule::new(ApprovalKind::Required)));
+        if let Some(rule) = rule {
+            builder = builder.tool(tool.approval(rule));
             asking = asking.tool(name);
         } else {
             builder = builder.tool(tool);

@@ -379,7 +379,7 @@ async fn answer(engine: &Engine, run_id: &RunId) -> Result<Answer, RunError> {
             status: state.status,
             content: state.content(),
             reasoning: Some(state.reasoning()).filter(|text| !text.is_empty()),
-            requirements: state.requirements,
+            requirements: state.open_requirements().map(|(asked, _)| asked.clone()).collect(),
             session_state: state.session_state.unwrap_or_default(),
             usage: state.usage,
             duration: state.duration.unwrap_or_default(),

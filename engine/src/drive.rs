@@ -134,12 +134,17 @@ impl Driver {
         }
     }
 
+    async fn broke_down_too_often(&self) -> bool {
+        let key = (self.live.log, self.live.run_id.clone());
+        self.engine.panics.get(&key).await.is_some_and(|panics| panics >= MAX_PANICS)
+    }
+
     async fn run(mut self, mut next: Option<Action>) {
         let mut stumbles = 0;
         let live = self.live.clone();
-        // Each time it may have cost a model call.
-        let panics = self.engine.panics.get(&(live.log, live.run_id.clone())).await.unwrap_or(0);
-        if panics >= MAX_PANICS && self.catch_up().await.is_ok() {
+        // Each time it may have cost a model call. A run that is new here has not broken down yet.
+        let taken_up = next.is_none();
+        if taken_up && self.broke_down_too_often().await && self.catch_up().await.is_ok() {
             let message = "Daybook could not go on with this run: it broke down again and again (see the server's log)";
             if Box::pin(self.give_up(message)).await {
                 let left = Left::Finished(Arc::new(self.state.clone()));

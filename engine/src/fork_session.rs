@@ -6,6 +6,7 @@ use daybook_domain::command::{Envelope, ForkSession};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, SessionId, StreamId};
 use daybook_domain::media::{Media, MediaContent};
+use daybook_domain::personal::Personal;
 use daybook_domain::run::{RunAccepted, RunEvent, RunState};
 use daybook_domain::session::{
     Admission, SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionState, SessionStateChanged,
@@ -83,13 +84,12 @@ async fn copied(
     (run, name): (&RunId, &RunId),
     names: &HashMap<RunId, RunId>,
 ) -> Result<Option<(Vec<RunEvent>, RunState)>, ExecuteError> {
+    let blobs = Blobs { inner, log, session, subject };
     let (mut events, mut state) = (Vec::new(), RunState::default());
     for recorded in inner.store.read_stream(log, &StreamId::run(run), 0).await? {
         let DomainEvent::Run(event) = recorded.event else { continue };
         let event = match event {
-            RunEvent::Accepted(accepted) => {
-                RunEvent::Accepted(renamed(inner, log, session, subject, name, accepted).await?)
-            }
+            RunEvent::Accepted(accepted) => RunEvent::Accepted(renamed(&blobs, name, accepted).await?),
             RunEvent::ModelCallRequested(mut requested) => {
                 requested.history.iter_mut().for_each(|run| {
                     if let Some(name) = names.get(run) {
@@ -97,6 +97,12 @@ async fn copied(
                     }
                 });
                 RunEvent::ModelCallRequested(requested)
+            }
+            RunEvent::ToolCallCompleted(mut completed) => {
+                if let Personal::Known(Some(media)) = &mut completed.media {
+                    blobs.copy(media).await?;
+                }
+                RunEvent::ToolCallCompleted(completed)
             }
             other => other,
         };
@@ -106,42 +112,44 @@ async fn copied(
     Ok(state.status.is_end().then_some((events, state)))
 }
 
-async fn renamed(
-    inner: &Inner,
-    log: LogId,
-    session: &SessionId,
-    subject: &Subject,
-    name: &RunId,
-    accepted: RunAccepted,
-) -> Result<RunAccepted, ExecuteError> {
-    let mut media = accepted.media.get().cloned().unwrap_or_default();
-    copy_blobs(inner, log, session, subject, &mut media).await?;
+async fn renamed(blobs: &Blobs<'_>, name: &RunId, mut accepted: RunAccepted) -> Result<RunAccepted, ExecuteError> {
+    if let Personal::Known(media) = &mut accepted.media {
+        blobs.copy(media).await?;
+    }
+    if let Personal::Known(Some(messages)) = &mut accepted.base {
+        for message in messages {
+            blobs.copy(&mut message.media).await?;
+        }
+    }
     Ok(RunAccepted {
         run_id: name.clone(),
-        session_id: subject.session.clone(),
+        session_id: blobs.subject.session.clone(),
         // A copy of a copy names the session that the run was first of.
-        copied_from: Some(accepted.copied_from.clone().unwrap_or_else(|| session.clone())),
-        media: media.into(),
+        copied_from: Some(accepted.copied_from.clone().unwrap_or_else(|| blobs.session.clone())),
         ..accepted
     })
 }
 
-/// Bytes belong to their session: the copy gets its own.
-async fn copy_blobs(
-    inner: &Inner,
+/// Bytes belong to their session: a copy gets its own.
+struct Blobs<'a> {
+    inner: &'a Inner,
     log: LogId,
-    session: &SessionId,
-    subject: &Subject,
-    media: &mut [Media],
-) -> Result<(), ExecuteError> {
-    for item in media {
-        if let MediaContent::Blob { hash, .. } = &mut item.content
-            && let Some(bytes) = inner.store.get_blob(log, session, hash).await?
-        {
-            *hash = inner.store.put_blob(log, subject, &bytes).await?;
+    session: &'a SessionId,
+    subject: &'a Subject,
+}
+
+impl Blobs<'_> {
+    async fn copy(&self, media: &mut [Media]) -> Result<(), ExecuteError> {
+        let store = &self.inner.store;
+        for item in media {
+            if let MediaContent::Blob { hash, .. } = &mut item.content
+                && let Some(bytes) = store.get_blob(self.log, self.session, hash).await?
+            {
+                *hash = store.put_blob(self.log, self.subject, &bytes).await?;
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn session_events(session: &SessionState, copy: &SessionId, runs: &[(RunId, RunState)], at: i64) -> Vec<SessionEvent> {

@@ -2,21 +2,25 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Script, Server, World, text};
+use crate::support::{Script, Server, World, eventually, text};
 
 const AGENT: &str = "asking-agent";
 
 /// A run that waits for an approval, and the approval's id.
 async fn paused(server: &Server, tool: &str, session: &str) -> (String, String) {
     let message = Script::call(&[(tool, json!({}))]).then_say(&["All ", "done."]).message();
-    let fields = [("message", message.as_str()), ("session_id", session), ("stream", "false")];
+    let fields = [("message", message.as_str()), ("session_id", session), ("user_id", "alice"), ("stream", "false")];
     let run = server.api.run(AGENT, &fields).await;
     assert_eq!(run["status"], "PAUSED", "{run}");
     (text(&run["run_id"]).to_owned(), text(&run["tools"][0]["approval_id"]).to_owned())
 }
 
 async fn resolve(server: &Server, approval: &str, status: &str) -> (u16, Value) {
-    let body = json!({"status": status, "resolved_by": "boss"}).to_string();
+    resolve_as(server, approval, json!({"status": status, "resolved_by": "boss"})).await
+}
+
+async fn resolve_as(server: &Server, approval: &str, body: Value) -> (u16, Value) {
+    let body = body.to_string();
     let path = format!("/approvals/{approval}/resolve");
     let request = server.api.post(&path).header("content-type", "application/json").body(body);
     let response = request.send().await.unwrap();
@@ -54,6 +58,41 @@ async fn what_is_approved_after_a_kill_runs_once() {
     assert_eq!(status, 409);
     assert!(text(&refused["detail"]).contains("already 'approved'") && text(&refused["detail"]).contains("boss"));
     world.database().assert_ended_once(&run).await;
+}
+
+#[tokio::test]
+async fn an_approval_that_nobody_gives_in_time_is_refused_by_the_clock() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let (run, approval) = paused(&server, "ask_briefly", "s").await;
+    let seen = eventually("the clock has refused the call", async || {
+        let seen = server.api.look(AGENT, &run, "s").await.ok()?;
+        (seen["status"] == "COMPLETED").then_some(seen)
+    })
+    .await;
+    assert_eq!((&seen["content"], world.calls().len()), (&json!("All done."), 0));
+    let shown = server.api.ok(&format!("/approvals/{approval}")).await;
+    assert_eq!(shown["status"], "expired", "{shown}");
+    assert_eq!(resolve(&server, &approval, "approved").await.0, 409);
+}
+
+#[tokio::test]
+async fn whose_run_it_is_may_not_decide_where_another_has_to_and_a_note_reaches_the_model() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let (run, approval) = paused(&server, "ask_another", "s").await;
+    let own = json!({"status": "approved", "resolved_by": "alice"});
+    let (status, refused) = resolve_as(&server, &approval, own).await;
+    assert_eq!(status, 403, "{refused}");
+    let nobody = json!({"status": "approved"});
+    let (status, refused) = resolve_as(&server, &approval, nobody).await;
+    assert_eq!((status, text(&refused["detail"]).contains("resolved_by")), (400, true), "{refused}");
+    let note = json!({"status": "rejected", "resolved_by": "boss", "resolution_data": {"note": "not on a Friday"}});
+    assert_eq!(resolve_as(&server, &approval, note).await.0, 200);
+    let seen = server.api.until(AGENT, &run, "s", "COMPLETED").await;
+    let told = seen["messages"].as_array().unwrap().iter().find(|message| message["role"] == "tool").unwrap();
+    assert!(text(&told["content"]).contains("not on a Friday"), "{told}");
+    assert!(world.calls().is_empty());
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ pub struct HttpOptions {
     #[serde(default = "default_seconds")]
     pub timeout_seconds: u64,
     /// Headers that every request to any of the hosts has, such as `Authorization`. The model neither sees nor changes
-    /// them, and a redirect to another origin drops them. They are sent by https only, but for hosts that
+    /// them, and a redirect to another origin goes without them. They are sent by https only, but for hosts that
     /// `allow_private` names.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
@@ -364,6 +364,8 @@ mod tests {
             json!({"url": "no address"}),
             json!({"url": url, "method": "POST"}),
             json!({"url": url, "headers": {"Host": "other"}}),
+            json!({"url": url, "headers": {"X-HTTP-Method-Override": "DELETE"}}),
+            json!({"url": url, "headers": {"x-forwarded-for": "10.0.0.1"}}),
             json!({"url": url, "headers": {"x-key": "mine"}}),
             json!({"url": url, "headers": {"a": "b\r\nc: d"}}),
             json!({"url": "http://localhost/"}),

@@ -228,10 +228,10 @@ mod tests {
         let tree = json!({
             "$defs": {"node": {"type": "object", "properties": {"child": {"$ref": "#/$defs/node"}}, "additionalProperties": false}},
             "type": "object",
-            "properties": {"root": {"$ref": "#/$defs/node"}},
+            "properties": {"top": {"$ref": "#/$defs/node"}},
         });
-        assert_eq!(check(tree.clone(), &json!({"root": {"child": {"child": {}}}})), Ok(()));
-        let wrong = check(tree, &json!({"root": {"child": {"chld": {}}}})).unwrap_err();
-        assert!(wrong.contains("/root/child"), "{wrong}");
+        assert_eq!(check(tree.clone(), &json!({"top": {"child": {"child": {}}}})), Ok(()));
+        let wrong = check(tree, &json!({"top": {"child": {"chld": {}}}})).unwrap_err();
+        assert!(wrong.contains("/top/child"), "{wrong}");
     }
 }

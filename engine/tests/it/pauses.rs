@@ -6,6 +6,7 @@ use daybook_domain::approval::{ApprovalError, ApprovalStatus, Verdict};
 use daybook_domain::command::{CancelRun, Command, ContinueRun, ForkSession, ResolveApproval};
 use daybook_domain::component::ComponentRef;
 use daybook_domain::ids::{ApprovalId, ComponentId, SessionId, UserId};
+use daybook_domain::media::MediaContent;
 use daybook_domain::message::Role;
 use daybook_domain::run::{Answer, AnswerError, ErrorKind, REJECTED, RequirementKind, RunMode, RunStatus};
 use daybook_engine::{ExecuteError, FrameBody, WatchItem};
@@ -349,6 +350,43 @@ async fn an_ended_run_is_gone_on_from_in_a_new_one_and_regenerated() {
     ended(&engine, &later).await;
     let request = world.model.requests.lock().unwrap().last().cloned().unwrap();
     assert!(request.messages.iter().any(|message| message.content.as_deref() == Some("next")), "the copy remembers");
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_has_the_bytes_of_what_tools_gave_though_the_original_is_erased() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    world.script([Turn::Call(&[("a", "pure", r#"{"picture":1}"#)]), Turn::Say("seen")]);
+    let source = run(&engine, start("go", "s")).await;
+    ended(&engine, &source).await;
+    let copy = async || {
+        let command = ForkSession {
+            component: ComponentRef::agent(ComponentId::parse("my-agent").unwrap()),
+            session_id: SessionId::parse("s").unwrap(),
+            user_id: None,
+        };
+        let outcome = engine.execute(envelope(command)).await.unwrap();
+        let daybook_engine::Outcome::Forked { session_id } = outcome else { panic!("{outcome:?}") };
+        session_id
+    };
+    let first = copy().await;
+    // Goes on from the first run, whose messages it has in itself.
+    let more = ContinueRun { input: Some("more".into()), ..continuing(&source, "s", vec![]) };
+    let outcome = engine.execute(envelope(more)).await.unwrap();
+    let daybook_engine::Outcome::Accepted { run_id, .. } = outcome else { panic!("{outcome:?}") };
+    ended(&engine, &run_id).await;
+    let second = copy().await;
+    world.store.erase_session(LOG, &SessionId::parse("s").unwrap()).await.unwrap();
+    for (session, pictures) in [(first, 1), (second, 2)] {
+        let later = run(&engine, start("later", session.as_str())).await;
+        ended(&engine, &later).await;
+        let request = world.model.requests.lock().unwrap().last().cloned().unwrap();
+        let media: Vec<_> = request.messages.iter().flat_map(|message| &message.media).collect();
+        assert_eq!(media.len(), pictures);
+        assert!(media.iter().all(|item| item.content == MediaContent::Base64("QUJD".repeat(40_000))), "{media:?}");
+    }
     engine.shutdown().await;
     world.close().await;
 }

@@ -198,6 +198,23 @@ async fn a_tool_gets_the_secret_that_the_log_does_not_keep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failing_tool_is_called_again_as_often_as_it_says_unless_it_may_do_harm() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    for (tool, calls) in [("retried_pure", 3), ("retried_harm", 1)] {
+        world.script([Turn::Call(match tool {
+            "retried_pure" => &[("a", "retried_pure", r#"{"to":"x","fail":1}"#)],
+            _ => &[("a", "retried_harm", r#"{"to":"x","fail":1}"#)],
+        })]);
+        let run = run(&engine, start("go", tool)).await;
+        assert_eq!(ended(&engine, &run).await.status, RunStatus::Completed);
+        assert_eq!(world.calls.lock().unwrap().drain(..).count(), calls, "{tool}");
+    }
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_tool_gives_reaches_the_model_and_what_is_large_is_kept_apart_or_cut() {
     let world = World::new().await;
     let engine = world.engine().await;

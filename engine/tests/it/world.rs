@@ -255,7 +255,10 @@ fn gated() -> Vec<ToolSpec> {
         let rule = ApprovalRule::new(ApprovalKind::Required);
         Some(ApprovalRule { expires_after_seconds: Some(60), remind_every_seconds: Some(40), on_expiry, ..rule })
     };
+    let retried = |name, effect| ToolSpec { retries: 2, ..ToolSpec::new(name, "", text.clone()).effect(effect) };
     vec![
+        retried("retried_pure", Effect::Pure),
+        retried("retried_harm", Effect::Unsafe),
         tool("confirm", Gate::Confirmation, None),
         tool("fill", Gate::UserInput { fields: vec!["to".into()] }, None),
         tool("outside", Gate::External { silent: false }, None),

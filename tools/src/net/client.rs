@@ -37,8 +37,8 @@ impl Default for Limits {
     }
 }
 
-/// A request. Headers marked sensitive, and those that always carry credentials, are dropped when a redirect leads to
-/// another origin.
+/// A request. When a redirect leads to another origin, a read goes on with `Accept` and `Accept-Language` only, and
+/// anything else is refused.
 #[derive(Clone)]
 pub struct Request {
     /// The method.
@@ -170,7 +170,7 @@ impl GuardedClient {
             let response = self.hop(&request).await?;
             match target(&request.url, &response)? {
                 None => return self.read(request.url, response).await,
-                Some(next) => redirect(&mut request, response.status(), next),
+                Some(next) => redirect(&mut request, response.status(), next)?,
             }
         }
         Err(NetError::Redirects { host: request.url.host_str().unwrap_or_default().to_owned(), limit: MAX_REDIRECTS })
@@ -243,8 +243,11 @@ fn target(from: &Url, response: &Response) -> Result<Option<Url>, NetError> {
     next.map(Some).ok_or_else(fault)
 }
 
-/// Turns the request into the one for `next`, as browsers do.
-fn redirect(request: &mut Request, status: StatusCode, mut next: Url) {
+/// Turns the request into the one for `next`, as browsers do; more carefully where that is another origin.
+///
+/// # Errors
+/// [`NetError::Refused`] for what may change something there.
+fn redirect(request: &mut Request, status: StatusCode, mut next: Url) -> Result<(), NetError> {
     let keeps = match status.as_u16() {
         303 => request.method == Method::HEAD,
         301 | 302 => request.method != Method::POST,
@@ -253,27 +256,30 @@ fn redirect(request: &mut Request, status: StatusCode, mut next: Url) {
     if !keeps {
         request.method = Method::GET;
         request.body = None;
-        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+        for name in ["content-type", "content-encoding", "content-language", "idempotency-key"] {
             request.headers.remove(name);
         }
     }
     if next.origin() != request.url.origin() {
-        drop_credentials(&mut request.headers);
+        // The body of a write may be as secret as its headers, and was not meant for that host.
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            let from = shown(&request.url);
+            return Err(NetError::Refused(format!(
+                "{from} redirects a {} to another origin; call that address itself",
+                request.method
+            )));
+        }
+        // Any other header may be a credential, whoever gave it.
+        let harmless = [header::ACCEPT, header::ACCEPT_LANGUAGE].into_iter();
+        let kept = harmless.filter_map(|name| Some((name.clone(), request.headers.get(name)?.clone()))).collect();
+        request.headers = kept;
     }
     next.set_fragment(None);
     request.url = next;
+    Ok(())
 }
 
-fn drop_credentials(headers: &mut HeaderMap) {
-    const ALWAYS: [header::HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
-    let secret = headers.iter().filter(|(name, value)| value.is_sensitive() || ALWAYS.contains(name));
-    let names: Vec<_> = secret.map(|(name, _)| name.clone()).collect();
-    for name in names {
-        headers.remove(name);
-    }
-}
-
-/// A header value that is never shown, and that a redirect to another origin drops.
+/// A header value that is never shown.
 ///
 /// # Errors
 /// [`NetError::Setting`] naming `what` when the secret has characters that no header may have.

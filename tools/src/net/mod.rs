@@ -80,20 +80,31 @@ pub(crate) fn shown(url: &Url) -> String {
     crate::text::clip(&format!("{}://{host}{port}{}", url.scheme(), url.path()), 200)
 }
 
-/// Headers that are the client's own business: they frame the message or choose the host.
+/// Headers that are nobody's to give: they frame the message or choose the host, speak for who is calling, or turn the
+/// method or path that was allowed into another behind the server's front.
 pub(crate) fn is_reserved_header(name: &str) -> bool {
-    const RESERVED: [&str; 10] = [
-        "host",
-        "content-length",
-        "transfer-encoding",
+    const RESERVED: [&str; 19] = [
+        "accept-encoding",
         "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
         "keep-alive",
-        "upgrade",
         "te",
         "trailer",
-        "expect",
-        "accept-encoding",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-real-ip",
+        "x-rewrite-url",
     ];
+    const STARTS: [&str; 3] = ["proxy-", "sec-", "x-forwarded-"];
     let name = name.to_ascii_lowercase();
-    RESERVED.contains(&name.as_str()) || name.starts_with("proxy-")
+    RESERVED.contains(&name.as_str()) || STARTS.iter().any(|start| name.starts_with(start))
 }

@@ -115,15 +115,35 @@ async fn credentials_stay_with_their_origin() {
         request.headers.insert("authorization", HeaderValue::from_static("Bearer hunter2"));
         request.headers.insert("x-key", client::secret_header("x-key", "hunter3").unwrap());
         request.headers.insert("x-plain", HeaderValue::from_static("plain"));
+        request.headers.insert("accept", HeaderValue::from_static("text/html"));
+        request.headers.insert("idempotency-key", HeaderValue::from_static("once"));
         assert!(!format!("{request:?}").contains("hunter"));
         client(&["127.0.0.1"]).send(request).await.unwrap()
     };
     send("/near").await;
     let near = server.requests().pop().unwrap();
     assert!(near.starts_with("GET /near2") && near.contains("hunter2") && near.contains("hunter3"), "{near}");
+    assert!(!near.contains("once"), "the key is of a call that writes: {near}");
     send("/far").await;
     let far = other.requests().pop().unwrap();
-    assert!(far.starts_with("GET /next") && !far.contains("hunter") && far.contains("x-plain"), "{far}");
+    assert!(far.starts_with("GET /next") && far.contains("text/html"), "{far}");
+    for secret in ["hunter", "x-plain", "once"] {
+        assert!(!far.contains(secret), "{far}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_does_not_leave_its_origin() {
+    let other = Server::new(|_| answer("200 OK", &[], "there")).await;
+    let target = other.url("/next");
+    for (method, status) in [(Method::POST, "307 Temporary Redirect"), (Method::DELETE, "302 Found")] {
+        let location = format!("Location: {target}");
+        let server = Server::new(move |_| answer(status, &[&location], "")).await;
+        let request = Request { method, body: Some("secret".into()), ..get(&server.url("/")) };
+        let error = client(&["127.0.0.1"]).send(request).await.unwrap_err();
+        assert!(matches!(&error, NetError::Refused(fault) if fault.contains("another origin")), "{error}");
+    }
+    assert!(other.requests().is_empty());
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -1,6 +1,8 @@
 //! `GET /agents/{agent_id}/runs/{run_id}/checkpoints` and `.../checkpoints/{message_index}`: from where a run can be gone
 //! on. They are read from the run itself; nothing is kept beside it.
 
+use std::collections::HashSet;
+
 use daybook_domain::component::ComponentRef;
 use daybook_domain::ids::SessionId;
 use daybook_engine::{RunDetail, whole_turns};
@@ -156,8 +158,9 @@ impl Shown {
         shown["messages"] = self.messages[..kept].to_vec().into();
         shown["last_checkpoint_at_message_index"] = kept.into();
         shown["events"] = json!([]);
-        let text = Value::from(self.messages[..kept].to_vec()).to_string();
-        let told = |call: &Value| call["tool_call_id"].as_str().is_some_and(|id| text.contains(&format!("{id:?}")));
+        let calls = self.messages[..kept].iter().filter_map(|message| message["tool_calls"].as_array()).flatten();
+        let asked: HashSet<&str> = calls.filter_map(|call| call["id"].as_str()).collect();
+        let told = |call: &Value| call["tool_call_id"].as_str().is_some_and(|id| asked.contains(id));
         for (list, call) in [("tools", None), ("requirements", Some("tool_execution"))] {
             if let Some(items) = shown.get_mut(list).and_then(Value::as_array_mut) {
                 items.retain(|item| told(call.map_or(item, |call| &item[call])));
