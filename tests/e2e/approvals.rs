@@ -212,3 +212,22 @@ async fn a_thousand_runs_that_wait_cost_a_new_one_nothing() {
 async fn rows(world: &World) -> i64 {
     world.database().count("SELECT count(*) FROM events WHERE stream_id <> $1", "").await
 }
+
+#[tokio::test]
+async fn a_continuation_with_the_same_key_is_one_however_often_it_is_sent() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let first = server.api.run("my-agent", &[("message", "Hello"), ("session_id", "s"), ("stream", "false")]).await;
+    let path = format!("/agents/my-agent/runs/{}/continue", text(&first["run_id"]));
+    let go_on = async |input: &str| {
+        let fields = [("session_id", "s"), ("stream", "false"), ("input", input)];
+        let request = server.api.post(&path).header("Idempotency-Key", "k").form(&fields);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let (status, more) = go_on("and more").await;
+    assert_eq!((status, more["run_id"] == first["run_id"]), (200, false), "{more}");
+    assert_eq!(go_on("and more").await, (200, more));
+    assert_eq!(go_on("something else").await.0, 409);
+    assert_eq!(world.model.requests().len(), 2);
+}
