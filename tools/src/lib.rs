@@ -2,11 +2,15 @@
 //! A tool says what a second call of it does ([`Effect`](daybook_domain::tool::Effect)); recovery depends on it.
 
 mod builtin;
+mod chosen;
 mod function;
 mod port;
 mod source;
+#[cfg(test)]
+mod testing;
 
 pub use builtin::{calculator, current_time};
+pub use chosen::{ApprovalOptions, Choice, ToolRule, choose};
 pub use function::FunctionTool;
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use source::{SourceError, ToolSource};
