@@ -3,6 +3,7 @@
 
 mod builtin;
 mod chosen;
+mod files;
 mod function;
 mod port;
 mod source;
@@ -11,6 +12,7 @@ mod testing;
 
 pub use builtin::{calculator, current_time};
 pub use chosen::{ApprovalOptions, Choice, ToolRule, choose};
+pub use files::{FilesError, FilesOptions, files};
 pub use function::FunctionTool;
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use source::{SourceError, ToolSource};
