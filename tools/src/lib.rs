@@ -7,6 +7,7 @@ mod files;
 mod function;
 mod port;
 mod source;
+mod sql;
 #[cfg(test)]
 mod testing;
 
@@ -16,3 +17,4 @@ pub use files::{FilesError, FilesOptions, files};
 pub use function::FunctionTool;
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use source::{SourceError, ToolSource};
+pub use sql::{SqlError, SqlOptions, sql, sql_lazily};
