@@ -6,6 +6,7 @@ mod chosen;
 mod files;
 mod function;
 mod port;
+mod shell;
 mod source;
 mod sql;
 #[cfg(test)]
@@ -16,5 +17,6 @@ pub use chosen::{ApprovalOptions, Choice, ToolRule, choose};
 pub use files::{FilesError, FilesOptions, files};
 pub use function::FunctionTool;
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
+pub use shell::{ShellError, ShellOptions, shell};
 pub use source::{SourceError, ToolSource};
 pub use sql::{SqlError, SqlOptions, sql, sql_lazily};
