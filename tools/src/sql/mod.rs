@@ -1,5 +1,6 @@
 //! Tools that read a PostgreSQL database, and cannot change it. Four walls, each of which a statement must pass:
-//! - it is read as words first (`scan`): a query, one, which calls no function that acts (`NOT_HARMLESS`);
+//! - it is read as words first (`scan`): a query, one, which calls no function that acts (`NOT_HARMLESS`). Functions behind
+//!   views, operators and casts that the database's owner made are not seen: they are the owner's word, not the model's;
 //! - it stands where PostgreSQL's grammar takes a query and nothing else: `DECLARE ... CURSOR FOR SELECT ... FROM (it)`,
 //!   by the extended protocol, which takes one statement;
 //! - its transaction is read-only and always rolled back;
