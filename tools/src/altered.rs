@@ -19,6 +19,10 @@ impl Tool for Altered {
         &self.spec
     }
 
+    fn must_ask(&self) -> bool {
+        self.inner.must_ask()
+    }
+
     async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
         self.inner.call(context, arguments).await
     }

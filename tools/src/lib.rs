@@ -3,14 +3,18 @@
 
 mod altered;
 mod builtin;
+mod chosen;
 mod content;
+mod files;
 mod function;
 mod http;
 mod mcp;
 pub mod net;
 mod openapi;
 mod port;
+mod shell;
 mod source;
+mod sql;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -18,10 +22,14 @@ mod validate;
 
 pub use altered::altered;
 pub use builtin::{calculator, current_time};
+pub use chosen::{ApprovalOptions, Choice, ToolRule, choose};
+pub use files::{FilesError, FilesOptions, files};
 pub use function::FunctionTool;
 pub use http::{HttpOptions, http_tools};
 pub use mcp::{McpOptions, McpSource};
 pub use openapi::{OpenApiAuth, OpenApiOptions, OpenApiSource};
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
+pub use shell::{ShellError, ShellOptions, shell};
 pub use source::{SourceError, ToolSource};
+pub use sql::{SqlError, SqlOptions, sql, sql_lazily};
 pub use validate::ArgumentCheck;

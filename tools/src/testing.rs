@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use daybook_domain::ids::{RunId, SessionId};
-use serde_json::Map;
+use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -107,4 +107,8 @@ pub(crate) fn context() -> ToolContext {
     let id = |text: &str| text.to_owned();
     let (run, session) = (RunId::parse(id("r")).unwrap(), SessionId::parse(id("s")).unwrap());
     ToolContext::new(run, session, None, id("call_1"), id("key-1"), Map::new())
+}
+
+pub(crate) fn arguments(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap()
 }
