@@ -4,11 +4,12 @@ use daybook_domain::component::{AgentConfig, ModelRef};
 use daybook_domain::ids::ComponentId;
 use daybook_domain::output::OutputSchema;
 use daybook_models::{ModelInfo, Models};
-use daybook_tools::{Tool as _, ToolSet, calculator, current_time};
+use daybook_tools::{Tool, ToolSet, calculator, current_time};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::sources::Toolbox;
 
 /// The most model calls of one run, unless said otherwise.
 const MAX_ITERATIONS: u32 = 25;
@@ -88,7 +89,8 @@ impl AgentDefinition {
         self
     }
 
-    /// One more tool, by name: a built-in one, or one that was given to the builder.
+    /// One more tool, by name: a built-in one, or one that was given to the builder. The name of a source stands for all
+    /// of its tools, `source.tool` for one of them.
     #[must_use]
     pub fn tool(mut self, tool: impl Into<String>) -> Self {
         self.tools.push(tool.into());
@@ -146,16 +148,17 @@ impl AgentDefinition {
     }
 
     /// The configuration its runs pin, and the code of its tools.
-    pub(crate) fn resolve(self, models: &Models, tools: &ToolSet) -> Result<(AgentConfig, ToolSet), Error> {
+    pub(crate) fn resolve(self, models: &Models, toolbox: &Toolbox) -> Result<(AgentConfig, ToolSet), Error> {
         let id = check_id(&self.id).map_err(|fault| Error::Agent { agent: self.id.clone(), fault })?;
         let fault = |fault: String| Error::Agent { agent: self.id.clone(), fault };
         let model = self.model_among(models).map_err(fault)?;
-        let own = self.tools_among(tools).map_err(fault)?;
+        let named = self.tools_among(toolbox).map_err(fault)?;
         check_numbers(self.temperature, self.max_iterations).map_err(fault)?;
         self.check_texts().map_err(fault)?;
         let output = self.output_schema.as_ref().map(check_output).transpose().map_err(fault)?;
         // The registry replaces these by the tools' own, in this order.
-        let specs = self.tools.iter().filter_map(|name| own.get(name)).map(|tool| tool.spec().clone()).collect();
+        let specs = named.iter().map(|tool| tool.spec().clone()).collect();
+        let own = named.into_iter().map(|tool| (tool.spec().name.clone(), tool)).collect();
         let config = AgentConfig {
             name: self.name.unwrap_or_else(|| id.to_string()),
             id,
@@ -192,15 +195,19 @@ impl AgentDefinition {
         Ok(ModelRef { key, id, provider, class })
     }
 
-    fn tools_among(&self, tools: &ToolSet) -> Result<ToolSet, String> {
-        let mut own = ToolSet::new();
+    /// Its tools, in the order it names them.
+    fn tools_among(&self, toolbox: &Toolbox) -> Result<Vec<Arc<dyn Tool>>, String> {
+        let mut named: Vec<Arc<dyn Tool>> = Vec::new();
         for name in &self.tools {
-            let tool = tools.get(name).ok_or_else(|| unknown_tool(name, tools.keys()))?;
-            if own.insert(name.clone(), Arc::clone(tool)).is_some() {
-                return Err(format!("the tool {name:?} is named twice"));
+            for tool in toolbox.named(name)? {
+                let tool_name = &tool.spec().name;
+                if named.iter().any(|other| other.spec().name == *tool_name) {
+                    return Err(format!("the tool {tool_name:?} is named twice"));
+                }
+                named.push(tool);
             }
         }
-        Ok(own)
+        Ok(named)
     }
 }
 
@@ -313,8 +320,12 @@ mod tests {
         names.iter().map(|name| ((*name).to_owned(), Arc::new(DemoModel::default()) as _)).collect()
     }
 
+    fn toolbox() -> Toolbox {
+        Toolbox::new(built_in_tools(), &[]).unwrap()
+    }
+
     fn fault(agent: AgentDefinition, names: &[&str]) -> String {
-        match agent.resolve(&models(names), &built_in_tools()) {
+        match agent.resolve(&models(names), &toolbox()) {
             Err(error) => error.to_string(),
             Ok((config, _)) => panic!("accepted: {config:?}"),
         }
@@ -323,7 +334,7 @@ mod tests {
     #[test]
     fn the_only_model_is_taken_and_tools_keep_their_order() {
         let agent = AgentDefinition::new("a").tool("current_time").tool("calculator").instruction("Be brief.");
-        let (config, tools) = agent.resolve(&models(&["main"]), &built_in_tools()).unwrap();
+        let (config, tools) = agent.resolve(&models(&["main"]), &toolbox()).unwrap();
         assert_eq!((config.model.key.as_str(), config.name.as_str()), ("main", "a"));
         let names: Vec<_> = config.tools.iter().map(|tool| tool.name.as_str()).collect();
         assert_eq!(names, ["current_time", "calculator"]);
@@ -346,17 +357,17 @@ mod tests {
             let fault = fault(AgentDefinition::new(id), &["main"]);
             assert!(fault.contains(fault_of_it), "{fault}");
         }
-        assert!(AgentDefinition::new("..a").resolve(&models(&["main"]), &built_in_tools()).is_ok());
+        assert!(AgentDefinition::new("..a").resolve(&models(&["main"]), &toolbox()).is_ok());
         assert!(fault(a().name("x\0y"), &["main"]).contains("name: expected a line of text"));
         assert!(fault(a().instruction("x\u{1}y"), &["main"]).contains("instructions: expected a text"));
-        assert!(a().instruction("x\n\ty").resolve(&models(&["main"]), &built_in_tools()).is_ok());
+        assert!(a().instruction("x\n\ty").resolve(&models(&["main"]), &toolbox()).is_ok());
         let state = [("k".to_owned(), serde_json::json!([{"a": "x\0"}]))].into_iter().collect();
         assert!(fault(a().session_state(state), &["main"]).contains("session_state: "));
         assert!(fault(a().output_schema(serde_json::json!([1])), &["main"]).contains("output_schema: expected"));
         let list = serde_json::json!({"type": "array"});
         assert!(fault(a().output_schema(list), &["main"]).contains("output_schema: root must declare"));
         let (config, _) =
-            a().output_schema(schemars::schema_for!(Movie)).resolve(&models(&["main"]), &built_in_tools()).unwrap();
+            a().output_schema(schemars::schema_for!(Movie)).resolve(&models(&["main"]), &toolbox()).unwrap();
         let shape = config.output_schema.unwrap();
         assert_eq!((shape.name.as_str(), shape.schema.contains_key("$schema")), ("Movie", false));
         assert!(fault(AgentDefinition::new(""), &["main"]).contains("must not be empty"));

@@ -7,7 +7,7 @@ use daybook_engine::Registry;
 use daybook_models::{ChatModel, Models};
 use daybook_rest::{OpenApi, Routes};
 use daybook_store::MasterKey;
-use daybook_tools::{Tool, ToolSet};
+use daybook_tools::{Choice, Tool, ToolSet, ToolSource};
 use secrecy::SecretString;
 
 use crate::agent::{AgentDefinition, built_in_tools};
@@ -18,6 +18,7 @@ use crate::handle::Handle;
 use crate::hooks::Hooks;
 use crate::models::{DEFAULT_MODEL, default_model};
 use crate::server::Daybook;
+use crate::sources::{SourceDefinition, SourceKind, Toolbox};
 
 /// Names the TLS implementation for the whole process. [`Builder::build`] does it too; a program that makes TLS
 /// connections before that calls it first.
@@ -48,12 +49,13 @@ pub(crate) struct Around {
 pub(crate) struct Parts {
     agents: Vec<AgentDefinition>,
     models: Models,
-    tools: ToolSet,
+    pub(crate) tools: ToolSet,
+    sources: Vec<SourceDefinition>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { agents: Vec::new(), models: Models::new(), tools: built_in_tools() }
+        Self { agents: Vec::new(), models: Models::new(), tools: built_in_tools(), sources: Vec::new() }
     }
 }
 
@@ -62,32 +64,39 @@ impl Default for Parts {
 pub(crate) struct Defined {
     agents: Vec<AgentDefinition>,
     models: Models,
+    sources: Vec<SourceDefinition>,
 }
 
 impl Defined {
-    /// Adds a file's models and agents.
+    /// Adds a file's models, sources of tools, and agents.
     pub(crate) fn add(&mut self, definitions: Definitions) -> Result<(), Error> {
         self.models.extend(definitions.build_models()?);
+        self.sources.extend(definitions.sources);
         self.agents.extend(definitions.agents);
         Ok(())
     }
 }
 
 impl Parts {
+    /// The sources of tools of code and definitions together.
+    pub(crate) fn sources(&self, defined: &Defined) -> Vec<SourceDefinition> {
+        [self.sources.as_slice(), &defined.sources].concat()
+    }
+
     /// What can be run by code and definitions together; wrong agents and models are found here.
-    pub(crate) fn registry(&self, defined: Defined) -> Result<Registry, Error> {
+    pub(crate) fn registry(&self, defined: &Defined, toolbox: &Toolbox) -> Result<Registry, Error> {
         let mut models = self.models.clone();
-        models.extend(defined.models);
+        models.extend(defined.models.clone());
         if models.is_empty() {
             models.insert(DEFAULT_MODEL.to_owned(), default_model(|name| std::env::var(name).ok())?);
         }
         let mut registry = Registry::default();
-        registry.add_tools(&self.tools);
+        registry.add_tools(toolbox.all());
         for (name, model) in &models {
             registry.add_model(name, Arc::clone(model));
         }
-        for agent in self.agents.iter().cloned().chain(defined.agents) {
-            let (config, tools) = agent.resolve(&models, &self.tools)?;
+        for agent in self.agents.iter().chain(&defined.agents).cloned() {
+            let (config, tools) = agent.resolve(&models, toolbox)?;
             registry.add_agent(config, tools)?;
         }
         Ok(registry)
@@ -117,10 +126,32 @@ impl Builder {
         self
     }
 
-    /// Tools that agents may name, such as those of a [`ToolSource`](crate::ToolSource) or of [`http_tools`](crate::http_tools).
+    /// Tools that agents may name, such as those of [`http_tools`](crate::http_tools). For a place whose tools may change,
+    /// or that is to be closed at the end, there is [`Builder::source`].
     #[must_use]
     pub fn tools(mut self, tools: impl IntoIterator<Item = Arc<dyn Tool>>) -> Self {
         self.parts.tools.extend(tools.into_iter().map(|tool| (tool.spec().name.clone(), tool)));
+        self
+    }
+
+    /// A source of tools, such as an [`McpSource`](crate::McpSource), all of which agents get that name the source; one of
+    /// them they get as `source.tool`. It is asked when the server is built, and again when its tools change; the server
+    /// closes it at the end.
+    #[must_use]
+    pub fn source(self, source: impl ToolSource) -> Self {
+        self.source_with(source, Choice::default())
+    }
+
+    /// As [`Builder::source`], with a prefix, lists of what is taken, and rules for single tools.
+    #[must_use]
+    pub fn source_with(mut self, source: impl ToolSource, choice: Choice) -> Self {
+        self.parts.sources.push(SourceDefinition {
+            name: source.name().to_owned(),
+            place: None,
+            kind: SourceKind::Given(Arc::new(source)),
+            choice,
+            optional: false,
+        });
         self
     }
 
@@ -245,8 +276,7 @@ impl Builder {
         install_crypto();
         let Self { settings, parts, defined, master_key, around } = self;
         tracing::debug!(data_dir = %settings.data_dir.display(), key = master_key.is_some(), "starting");
-        let registry = parts.registry(defined)?;
-        Box::pin(Daybook::open(settings, parts, registry, master_key, around)).await
+        Box::pin(Daybook::open(settings, parts, defined, master_key, around)).await
     }
 }
 
@@ -269,8 +299,13 @@ mod tests {
         Daybook::builder().model("main", Arc::new(DemoModel::default()))
     }
 
-    fn fault(builder: Builder) -> Error {
-        match builder.parts.registry(builder.defined) {
+    fn registry(builder: &Builder) -> Result<Registry, Error> {
+        let toolbox = Toolbox::new(builder.parts.tools.clone(), &[]).unwrap();
+        builder.parts.registry(&builder.defined, &toolbox)
+    }
+
+    fn fault(builder: &Builder) -> Error {
+        match registry(builder) {
             Err(error) => error,
             Ok(_) => panic!("accepted"),
         }
@@ -280,7 +315,7 @@ mod tests {
     fn agents_get_built_in_and_own_tools() {
         let agent = AgentDefinition::new("a").tool("mine").tool("calculator");
         let builder = builder().tool(own("mine")).agent(agent);
-        let registry = builder.parts.registry(builder.defined).unwrap();
+        let registry = registry(&builder).unwrap();
         assert_eq!(registry.tool_names(), ["calculator", "current_time", "mine"]);
         assert_eq!(registry.component_names(), ["agent:a"]);
         let config = &registry.agents()[0].config;
@@ -291,8 +326,8 @@ mod tests {
     #[test]
     fn mistakes_are_found_before_anything_is_opened() {
         let twice = builder().agent(AgentDefinition::new("a")).agent(AgentDefinition::new("a"));
-        assert!(fault(twice).to_string().contains("two agents have the id \"a\""));
-        let unknown = fault(builder().agent(AgentDefinition::new("a").tool("mine")));
+        assert!(fault(&twice).to_string().contains("two agents have the id \"a\""));
+        let unknown = fault(&builder().agent(AgentDefinition::new("a").tool("mine")));
         assert!(unknown.to_string().contains("there is no tool \"mine\""), "{unknown}");
         assert_eq!(unknown.exit_code(), 2);
     }

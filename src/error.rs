@@ -11,6 +11,7 @@ use daybook_store::{MigrateError, StoreError};
 
 use crate::config::ConfigError;
 use crate::definitions::DefinitionsError;
+use crate::sources::SourcesError;
 
 /// Why Daybook did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,12 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// Tools do not fit together.
+    #[error("{0}")]
+    Tools(String),
+    /// The tools of sources are not there.
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
     /// The agents do not fit together.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -127,6 +134,7 @@ impl Error {
             Self::Config(_)
             | Self::Definitions(_)
             | Self::Agent { .. }
+            | Self::Tools(_)
             | Self::Registry(_)
             | Self::Routes(_)
             | Self::Model { .. }

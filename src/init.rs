@@ -50,6 +50,13 @@ pub(crate) fn summary(path: &Path, definitions: &Definitions, settings: &Setting
         let info = model.info();
         text += &format!("  {name}: {} ({})\n", info.id, info.provider);
     }
+    if !definitions.sources.is_empty() {
+        text += "Sources of tools (asked at the start, and by `daybook doctor`):\n";
+    }
+    for source in &definitions.sources {
+        let optional = if source.optional { ", optional" } else { "" };
+        text += &format!("  {}: {}{optional}\n", source.name, source.kind.word());
+    }
     text += "Agents:\n";
     if definitions.agents.is_empty() {
         text += "  none\n";

@@ -62,6 +62,7 @@ mod models;
 mod reload;
 mod run;
 mod server;
+mod sources;
 
 pub use agent::AgentDefinition;
 pub use attachment::Attachment;
@@ -72,6 +73,7 @@ pub use error::Error;
 pub use handle::Handle;
 pub use run::{Accepted, AgentHandle, Answer, Call, Events, Pieces, RunError, Whole};
 pub use server::{Daybook, Running};
+pub use sources::SourcesError;
 
 pub use daybook_domain as domain;
 pub use daybook_domain::media::MediaKind;
@@ -86,6 +88,8 @@ pub use daybook_models::{
 pub use daybook_rest::{Caller, OpenApi};
 pub use daybook_store::MasterKey;
 pub use daybook_tools::{
-    FunctionTool, HttpOptions, McpOptions, McpSource, OpenApiAuth, OpenApiOptions, OpenApiSource, SourceError, Tool,
-    ToolContext, ToolError, ToolOutput, ToolSource, altered, http_tools,
+    ApprovalOptions, Choice, FilesError, FilesOptions, FixedSource, FunctionTool, HttpOptions, McpOptions, McpSource,
+    OpenApiAuth, OpenApiOptions, OpenApiSource, ShellError, ShellOptions, SourceError, SqlError, SqlOptions, SqlSource,
+    Tool, ToolContext, ToolError, ToolOutput, ToolRule, ToolSource, altered, choose, files, http_tools, shell, sql,
+    sql_lazily,
 };

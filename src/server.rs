@@ -24,6 +24,7 @@ use crate::handle::Handle;
 use crate::hooks::Hooks;
 use crate::host;
 use crate::run::AgentHandle;
+use crate::sources::Assembly;
 
 /// How many connections may wait to be accepted; the system may allow fewer (on Linux `net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
@@ -41,7 +42,7 @@ pub struct Daybook {
 
 /// What works while the server is up.
 struct Rooms {
-    parts: Parts,
+    assembly: Arc<Assembly>,
     database: Database,
     runner: Arc<Runner>,
     clock: Clock,
@@ -70,21 +71,22 @@ impl Daybook {
     pub(crate) async fn open(
         settings: Settings,
         parts: Parts,
-        registry: Registry,
+        defined: Defined,
         master_key: Option<MasterKey>,
         around: Around,
     ) -> Result<Self, Error> {
         // The port comes first: a second server on it must not claim the first one's work.
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(Error::io("the address cannot be read"))?;
-        let database = Database::open(&settings, master_key).await?;
-        let engine = match join(&settings, &database.store, registry).await {
-            Ok(engine) => engine,
+        let (assembly, registry) = Assembly::open(parts, defined).await?;
+        let (database, engine) = match Box::pin(connect(&settings, master_key, registry)).await {
+            Ok(connected) => connected,
             Err(error) => {
-                database.close_after(&error).await;
+                assembly.close().await;
                 return Err(error);
             }
         };
+        assembly.watch(&engine).await;
         let runner = Arc::new(Runner::start(database.store.clone(), LogId::DEFAULT));
         let clock = Clock::start(engine.clone(), runner.views());
         let (views, store) = (runner.views(), database.store.clone());
@@ -92,7 +94,7 @@ impl Daybook {
         let state = AppState::new(engine.clone(), views, store, Some(Arc::clone(&runner)), shown, stop);
         let Around { handle, hooks, routes } = around;
         let grace = settings.limits.grace();
-        let mut rooms = Rooms { parts, database, runner, clock, engine, state, handle, hooks, grace };
+        let mut rooms = Rooms { assembly, database, runner, clock, engine, state, handle, hooks, grace };
         match rooms.furnish(routes).await {
             Ok(app) => Ok(Self { address, listener, app, rooms }),
             Err(error) => {
@@ -176,8 +178,7 @@ impl Running {
     pub async fn reload(&self, definitions: Definitions) -> Result<(), Error> {
         let mut defined = Defined::default();
         defined.add(definitions)?;
-        let registry = self.rooms.parts.registry(defined)?;
-        Ok(self.rooms.engine.replace(registry).await?)
+        self.rooms.assembly.reload(defined, &self.rooms.engine).await
     }
 
     /// As [`Running::until_signal`], with signals that were listened to before. `hung_up` is what SIGHUP means.
@@ -256,7 +257,8 @@ impl Rooms {
 
     /// Closes what the engine worked with, once it has stopped.
     async fn release(self) -> Result<(), Error> {
-        let Self { database, runner, clock, handle, .. } = self;
+        let Self { assembly, database, runner, clock, handle, .. } = self;
+        assembly.close().await;
         clock.stop().await;
         handle.disconnect();
         runner.stop().await;
@@ -284,6 +286,22 @@ fn why(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> std::io::E
         Ok(Ok(())) => std::io::Error::other("it gave no reason"),
         Ok(Err(error)) => error,
         Err(error) => std::io::Error::other(error),
+    }
+}
+
+/// Opens the database, and joins its log; when that fails, nothing is left open.
+async fn connect(
+    settings: &Settings,
+    master_key: Option<MasterKey>,
+    registry: Registry,
+) -> Result<(Database, Engine), Error> {
+    let database = Database::open(settings, master_key).await?;
+    match join(settings, &database.store, registry).await {
+        Ok(engine) => Ok((database, engine)),
+        Err(error) => {
+            database.close_after(&error).await;
+            Err(error)
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::value::StrDeserializer;
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess,
     Unexpected, Visitor,
@@ -274,6 +274,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     ) -> Result<V::Value, Fault> {
         match &self.node.shape {
             Shape::Scalar { text, .. } => visitor.visit_enum(StrDeserializer::<Fault>::new(text)),
+            // A word with settings below it.
+            Shape::Map(entries) if entries.len() == 1 => {
+                let entries = Entries { entries: entries.iter(), value: None, skip: self.skip };
+                visitor.visit_enum(MapAccessDeserializer::new(entries))
+            }
             _ => Err(self.wrong(&format!("one of {}", variants.join(", ")))),
         }
     }

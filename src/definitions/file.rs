@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::model::Model;
 use super::place::{Location, Spanned};
+use super::tools::Source;
 use super::{Definitions, Mistake, Places, server};
 use crate::agent::{
     AgentDefinition, check_id, check_line, check_numbers, check_output, check_text, check_values, pick_model,
@@ -25,8 +26,20 @@ pub(super) struct File {
     server: Layer,
     /// The models, by the names that agents use.
     models: BTreeMap<String, Spanned<Model>>,
+    /// Where tools come from beside those the server has by itself, by the names that agents use.
+    tools: BTreeMap<String, Spanned<Source>>,
     /// The agents.
     agents: Vec<Agent>,
+}
+
+/// The names that the file may use, also of what is not here because of a mistake.
+pub(super) struct Names {
+    /// The models'.
+    pub models: Vec<String>,
+    /// The tools' that the server has by itself.
+    pub tools: Vec<String>,
+    /// The sources' of tools.
+    pub sources: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -49,7 +62,7 @@ struct Agent {
     /// The name of its model; may be left out where there is one only.
     #[serde(default)]
     model: Option<Spanned<String>>,
-    /// The tools it may use, by name.
+    /// The tools it may use, by name: a built-in one, all of a source by its name, or one of them as `source.tool`.
     #[serde(default)]
     tools: Vec<Spanned<String>>,
     /// How many earlier runs of the session the model sees; 0 unless said.
@@ -94,15 +107,14 @@ impl Lines {
 
 impl File {
     /// What the file says; names in it that lead nowhere are added to `mistakes`.
-    /// `names` are all models', also of those that are not here because of a mistake.
     pub(super) fn check(
         self,
-        mut names: Vec<String>,
-        tools: &[String],
+        names: Names,
         places: Places,
         environment: &HashMap<String, String>,
         mistakes: &mut Vec<Mistake>,
     ) -> Definitions {
+        let Names { models: mut names, tools: built_in, sources: known } = names;
         mistakes.extend(server::check(&self.server, &places));
         let mut models = Vec::new();
         if names.is_empty() {
@@ -114,13 +126,21 @@ impl File {
                 Err(mistake) => mistakes.push(mistake),
             }
         }
+        let mut sources = Vec::new();
+        for (name, source) in self.tools {
+            match source.value.check(&name, source.referenced, places.path(), &built_in) {
+                Ok(source) => sources.push(source),
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        let tools = [built_in, known].concat();
         let mut seen: HashMap<String, u64> = HashMap::new();
         let mut agents = Vec::new();
         for agent in self.agents {
-            agent.check(&names, tools, &mut seen, mistakes);
+            agent.check(&names, &tools, &mut seen, mistakes);
             agents.push(agent.into_definition());
         }
-        Definitions { server: self.server, models, agents, places }
+        Definitions { server: self.server, models, sources, agents, places }
     }
 }
 
@@ -139,7 +159,9 @@ impl Agent {
             out.push(Mistake::at(named.map_or(place, |model| model.referenced), format!("agent {id:?}: {fault}")));
         }
         for (at, tool) in self.tools.iter().enumerate() {
-            if !tools.contains(&tool.value) {
+            // Which tools a source has is known when it is asked.
+            let source = tool.value.split_once('.').map_or(tool.value.as_str(), |(source, _)| source);
+            if !tools.iter().any(|known| *known == tool.value || known == source) {
                 let fault = unknown_tool(&tool.value, tools.iter());
                 out.push(Mistake::at(tool.referenced, format!("agent {id:?}: {fault}")));
             } else if self.tools[..at].iter().any(|other| other.value == tool.value) {

@@ -1,4 +1,4 @@
-//! `daybook.yaml`: the models, the agents and the server's settings, read so that every mistake has a line.
+//! `daybook.yaml`: the models, the sources of tools, the agents and the server's settings, read so that every mistake has a line.
 
 mod decode;
 mod file;
@@ -7,6 +7,7 @@ mod model;
 mod place;
 mod schema;
 mod server;
+mod tools;
 mod tree;
 mod variables;
 
@@ -18,7 +19,8 @@ use daybook_models::Models;
 use crate::agent::AgentDefinition;
 use crate::config::Layer;
 use crate::models::ModelDefinition;
-use file::File;
+use crate::sources::SourceDefinition;
+use file::{File, Names};
 use tree::{Node, Tree};
 
 pub use mistakes::{DefinitionsError, Mistake};
@@ -32,6 +34,8 @@ pub struct Definitions {
     pub server: Layer,
     /// The models, by name.
     pub(crate) models: Vec<(String, ModelDefinition)>,
+    /// The sources of tools.
+    pub(crate) sources: Vec<SourceDefinition>,
     /// The agents, in the order of the file.
     pub agents: Vec<AgentDefinition>,
     /// Where the server's settings are written.
@@ -60,11 +64,12 @@ impl Definitions {
             skip_halves(&root, &mut skip);
             file = decode::decode(&root, &mut skip, &mut Vec::new());
         }
-        let models = root.get("models").map(|models| models.entries()).unwrap_or_default();
-        let models: Vec<String> = models.iter().map(|entry| entry.key.clone()).collect();
-        let tools: Vec<String> = tools.cloned().collect();
-        let definitions =
-            file.map(|file| file.check(models, &tools, Places::of(path, &root), environment, &mut mistakes));
+        let keys = |part: &str| -> Vec<String> {
+            let entries = root.get(part).map(|part| part.entries()).unwrap_or_default();
+            entries.iter().map(|entry| entry.key.clone()).collect()
+        };
+        let names = Names { models: keys("models"), tools: tools.cloned().collect(), sources: keys("tools") };
+        let definitions = file.map(|file| file.check(names, Places::of(path, &root), environment, &mut mistakes));
         match definitions {
             Some(definitions) if mistakes.is_empty() => Ok(definitions),
             _ => {
@@ -86,7 +91,7 @@ impl Definitions {
     }
 }
 
-/// Adds agents, models and settings with a wrong part to `skip`: what such a one means as a whole cannot be judged.
+/// Adds agents, models, sources and settings with a wrong part to `skip`: what such a one means as a whole cannot be judged.
 fn skip_halves(root: &Node, skip: &mut HashSet<usize>) {
     fn holds(node: &Node, skip: &HashSet<usize>) -> bool {
         skip.contains(&node.id) || node.children().any(|child| holds(child, skip))

@@ -29,6 +29,11 @@ impl Places {
         Self { path: path.to_owned(), of }
     }
 
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Forgets the settings that a later source overrides.
     pub(crate) fn forget(&mut self, later: &Layer) {
         for name in later.names() {

@@ -10,6 +10,8 @@ use super::*;
 use crate::agent::built_in_tools;
 use crate::config::Settings;
 
+mod sources;
+
 fn parse(text: &str) -> Result<Definitions, DefinitionsError> {
     let environment = [
         ("ANTHROPIC_API_KEY", "ant-hush"),
@@ -499,11 +501,16 @@ fn an_error_is_placed_at_the_setting_of_the_file_unless_a_later_source_overrides
     assert!(!places.blame(dir().into()).to_string().contains("daybook.yaml"));
 }
 
+/// The first YAML of a page.
+fn yaml_of(page: &str) -> &str {
+    page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap()
+}
+
 #[test]
 fn the_examples_are_right() {
-    let page = include_str!("../../docs/definitions.md");
-    let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    for text in [block, include_str!("../../daybook.example.yaml"), crate::init::FILE] {
+    let block = yaml_of(include_str!("../../docs/definitions.md"));
+    let tools = yaml_of(include_str!("../../docs/tools.md"));
+    for text in [block, tools, include_str!("../../daybook.example.yaml"), crate::init::FILE] {
         let definitions = parse(text).unwrap();
         assert!(fits_the_schema(text), "{text}");
         assert!(!definitions.agents.is_empty());
@@ -515,13 +522,22 @@ fn the_examples_are_right() {
 
 #[test]
 fn every_setting_is_on_the_page() {
-    let page = include_str!("../../docs/definitions.md");
-    for text in ["server: {x: 1}", "server: {limits: {x: 1}}", "agents: [{x: 1}]", "models: {a: {x: 1}}"] {
+    let settings = include_str!("../../docs/definitions.md");
+    let tools = include_str!("../../docs/tools.md");
+    let kinds = ["mcp", "openapi", "http", "sql", "files", "shell", "rules: {a", "rules: {a: {approval"];
+    let of_sources = kinds.map(|kind| {
+        let opened = kind.matches('{').count();
+        format!("tools: {{t: {{{kind}: {{x: 1}}}}}}{}", "}".repeat(opened))
+    });
+    let of_settings = ["server: {x: 1}", "server: {limits: {x: 1}}", "agents: [{x: 1}]", "models: {a: {x: 1}}"];
+    let of_settings = of_settings.into_iter().map(|text| (text, settings));
+    let of_sources = of_sources.iter().map(String::as_str).chain(["tools: {t: {x: 1}}"]).map(|text| (text, tools));
+    for (text, page) in of_settings.chain(of_sources) {
         let known = parse(text).map(|_| ()).unwrap_err().to_string();
         let known = known.lines().find(|line| line.contains("unknown field")).unwrap();
         let known = known.split("expected one of ").nth(1).unwrap();
         for name in known.split(", ") {
-            assert!(page.contains(&format!("{name}:")), "docs/definitions.md does not show {name}");
+            assert!(page.contains(&format!("{name}:")), "the page does not show {name} of {text}");
         }
     }
 }

@@ -1,9 +1,10 @@
-//! `daybook doctor`: what is set up, what is wrong, and how to mend it. It changes and starts nothing, so it works beside
-//! a running server; a private PostgreSQL that does not run stays so.
+//! `daybook doctor`: what is set up, what is wrong, and how to mend it. It changes nothing, and starts nothing but
+//! the programs that tools come from, so it works beside a running server; a private PostgreSQL that does not run stays so.
 
 mod database;
 mod machine;
 mod models;
+mod tools;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -116,6 +117,7 @@ pub(crate) async fn examine(
         Err(error) => findings.push(Finding::error("settings", &error)),
     }
     findings.extend(models::look(&read, &variables).await);
+    findings.extend(tools::look(&read).await);
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
     let (problems, warnings) = (count(State::Problem), count(State::Warning));
     Report { findings, problems, warnings }

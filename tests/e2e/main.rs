@@ -21,6 +21,7 @@ mod privacy;
 mod private_database;
 mod reload;
 mod runs;
+mod sources;
 mod watching;
 
 use daybook_test_support as support;

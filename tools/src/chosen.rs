@@ -42,7 +42,7 @@ pub struct ToolRule {
     pub effect: Option<Effect>,
     /// The longest one call may take, in seconds; at least 1.
     #[schemars(range(min = 1))]
-    pub timeout: Option<u64>,
+    pub timeout_seconds: Option<u64>,
     /// How often a call that failed is tried again at once. Not for unsafe tools.
     pub retries: Option<u32>,
     /// Whether a person is asked if it may run. `false` takes away a confirmation that the source asks for, except from
@@ -71,16 +71,16 @@ pub struct ApprovalOptions {
     /// Seconds until it expires, at least 1; never unless said.
     #[serde(default)]
     #[schemars(range(min = 1))]
-    pub expires_after: Option<u64>,
+    pub expires_after_seconds: Option<u64>,
     /// What happens then: `deny` rejects the call and the run goes on (the default), `fail` ends the run, `wait` keeps
-    /// waiting. Only together with `expires_after`.
+    /// waiting. Only together with `expires_after_seconds`.
     #[serde(default)]
     #[schemars(schema_with = "expiries")]
     pub on_expiry: Option<OnExpiry>,
     /// Seconds between reminders while nobody has decided, at least 1; none unless said.
     #[serde(default)]
     #[schemars(range(min = 1))]
-    pub remind_every: Option<u64>,
+    pub remind_every_seconds: Option<u64>,
     /// Whether the user whose run it is may not decide.
     #[serde(default)]
     pub not_by_requester: bool,
@@ -188,8 +188,8 @@ impl ToolRule {
         if let Some(effect) = self.effect {
             spec.effect = effect;
         }
-        if let Some(timeout) = self.timeout {
-            spec.timeout_seconds = at_least_one("timeout", timeout)?;
+        if let Some(timeout) = self.timeout_seconds {
+            spec.timeout_seconds = at_least_one("timeout_seconds", timeout)?;
         }
         spec.retries = self.retries_of(&spec)?;
         spec.gate = self.gate_of(&spec)?;
@@ -282,16 +282,14 @@ impl ToolRule {
 
 impl ApprovalOptions {
     fn rule(&self) -> Result<ApprovalRule, String> {
-        if self.on_expiry.is_some() && self.expires_after.is_none() {
-            return Err(
-                "`on_expiry` needs `expires_after`, in seconds: without it an approval never expires".to_owned()
-            );
+        if self.on_expiry.is_some() && self.expires_after_seconds.is_none() {
+            return Err("`on_expiry` needs `expires_after_seconds`: without it an approval never expires".to_owned());
         }
         let seconds = |name, given: Option<u64>| given.map(|seconds| at_least_one(name, seconds)).transpose();
         Ok(ApprovalRule {
-            expires_after_seconds: seconds("expires_after", self.expires_after)?,
+            expires_after_seconds: seconds("expires_after_seconds", self.expires_after_seconds)?,
             on_expiry: self.on_expiry.unwrap_or_default(),
-            remind_every_seconds: seconds("remind_every", self.remind_every)?,
+            remind_every_seconds: seconds("remind_every_seconds", self.remind_every_seconds)?,
             not_by_requester: self.not_by_requester,
             ..ApprovalRule::new(self.kind)
         })

@@ -30,6 +30,6 @@ pub use mcp::{McpOptions, McpSource};
 pub use openapi::{OpenApiAuth, OpenApiOptions, OpenApiSource};
 pub use port::{Tool, ToolContext, ToolError, ToolOutput, ToolSet};
 pub use shell::{ShellError, ShellOptions, shell};
-pub use source::{SourceError, ToolSource};
-pub use sql::{SqlError, SqlOptions, sql, sql_lazily};
+pub use source::{FixedSource, SourceError, ToolSource};
+pub use sql::{SqlError, SqlOptions, SqlSource, sql, sql_lazily};
 pub use validate::ArgumentCheck;

@@ -36,3 +36,27 @@ pub trait ToolSource: Send + Sync + 'static {
     /// Ends connections and child processes. Calls of its tools fail from then on.
     async fn close(&self) {}
 }
+
+/// Tools under one name that stay the same, such as those of [`files`](crate::files).
+pub struct FixedSource {
+    name: String,
+    tools: Vec<Arc<dyn Tool>>,
+}
+
+impl FixedSource {
+    /// These tools under this name.
+    pub fn new(name: impl Into<String>, tools: Vec<Arc<dyn Tool>>) -> Self {
+        Self { name: name.into(), tools }
+    }
+}
+
+#[async_trait]
+impl ToolSource for FixedSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn tools(&self) -> Result<Vec<Arc<dyn Tool>>, SourceError> {
+        Ok(self.tools.clone())
+    }
+}

@@ -9,6 +9,7 @@ import time
 
 HOW = sys.argv[1]
 FILE = sys.argv[2] if len(sys.argv) > 2 else None
+GROWN = ["call"]
 
 
 def say(message):
@@ -38,6 +39,8 @@ def page(cursor):
         return {"tools": [], "nextCursor": "again"}
     if HOW == "no list":
         return {"tools": "none"}
+    if HOW == "growing":
+        return {"tools": [tool(name) for name in GROWN]}
     return {"tools": [tool("call")]}
 
 
@@ -66,6 +69,10 @@ def call(request):
             sys.stderr.write(f"debug {number} {os.environ.get('KEY')}\n")
             say({"jsonrpc": "2.0", "method": "notifications/nothing", "params": {"number": number}})
         answer(request, {"content": [{"type": "text", "text": "done"}]})
+    elif name == "growing":
+        GROWN.append(f"grown_{len(GROWN)}")
+        say({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+        answer(request, {"content": [{"type": "text", "text": "grew"}]})
     elif name == "repeats its key":
         answer(request, {"content": [{"type": "text", "text": f"wrong key {os.environ['KEY']}"}], "isError": True})
     else:
@@ -96,7 +103,7 @@ def main():
                 continue
             info = {"name": "scripted", "version": "1"}
             version = request["params"]["protocolVersion"]
-            answer(request, {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
+            answer(request, {"protocolVersion": version, "capabilities": {"tools": {"listChanged": True}}, "serverInfo": info})
         elif method == "tools/list":
             answer(request, page((request.get("params") or {}).get("cursor")))
             if HOW == "deaf":

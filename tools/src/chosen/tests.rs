@@ -84,9 +84,9 @@ fn names_that_lead_nowhere_are_told_with_the_known_ones() {
 #[test]
 fn a_rule_says_it_otherwise() {
     let rule = json!({
-        "description": "Sends.", "effect": "idempotent", "retries": 2, "confirmation": true, "timeout": 30,
+        "description": "Sends.", "effect": "idempotent", "retries": 2, "confirmation": true, "timeout_seconds": 30,
         "approval": {
-            "kind": "required", "expires_after": 86400, "on_expiry": "deny", "remind_every": 3600,
+            "kind": "required", "expires_after_seconds": 86400, "on_expiry": "deny", "remind_every_seconds": 3600,
             "not_by_requester": true,
         },
     });
@@ -119,10 +119,10 @@ fn one_thing_is_asked_of_a_person() {
         (json!({"feedback": true}), "\"questions\", which is not among"),
         (json!({"silent": true}), "add `external: true`"),
         (json!({"retries": 1}), "effect: idempotent"),
-        (json!({"timeout": 0}), "at least 1"),
+        (json!({"timeout_seconds": 0}), "at least 1"),
         (json!({"description": " "}), "leave it out"),
-        (json!({"approval": {"kind": "required", "on_expiry": "fail"}}), "needs `expires_after`"),
-        (json!({"approval": {"kind": "audit", "remind_every": 0}}), "at least 1"),
+        (json!({"approval": {"kind": "required", "on_expiry": "fail"}}), "needs `expires_after_seconds`"),
+        (json!({"approval": {"kind": "audit", "remind_every_seconds": 0}}), "at least 1"),
     ] {
         let fault = spec(rule.clone()).unwrap_err();
         assert!(fault.contains(words) && fault.contains("send_email"), "{rule}: {fault}");
@@ -142,7 +142,7 @@ fn a_confirmation_is_taken_away_except_where_it_must_be_asked() {
         let fault = with(rule).map(|_| ()).unwrap_err().to_string();
         assert!(fault.contains("cannot be changed"), "{fault}");
     }
-    let kept = with(json!({"timeout": 5, "confirmation": true})).unwrap();
+    let kept = with(json!({"timeout_seconds": 5, "confirmation": true})).unwrap();
     assert_eq!((kept.spec().timeout_seconds, &kept.spec().gate), (5, &Gate::Confirmation));
     assert!(kept.must_ask(), "chosen once more, it still must");
     let again = choose("again", vec![kept], &choice(json!({"rules": {"x_run_command": {"confirmation": false}}})));
@@ -158,7 +158,7 @@ fn a_confirmation_is_taken_away_except_where_it_must_be_asked() {
 #[test]
 fn what_stands_in_a_file_has_a_schema() {
     let schema = schemars::schema_for!(Choice).to_value().to_string();
-    for words in ["deny", "\"unsafe\"", "remind_every", "additionalProperties\":false"] {
+    for words in ["deny", "\"unsafe\"", "remind_every_seconds", "additionalProperties\":false"] {
         assert!(schema.contains(words), "{words}: {schema}");
     }
     assert!(serde_json::from_value::<ToolRule>(json!({"confirm": true})).is_err());

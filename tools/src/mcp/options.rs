@@ -187,6 +187,22 @@ impl fmt::Debug for McpOptions {
     }
 }
 
+/// Whether the same is written.
+impl PartialEq for McpOptions {
+    fn eq(&self, other: &Self) -> bool {
+        fn shown(values: &BTreeMap<String, SecretString>) -> impl Iterator<Item = (&String, &str)> {
+            values.iter().map(|(name, value)| (name, value.expose_secret()))
+        }
+        let plain = |options: &Self| {
+            let times = (options.connect_timeout_seconds, options.call_timeout_seconds);
+            (options.command.clone(), options.directory.clone(), options.url.clone(), times)
+        };
+        plain(self) == plain(other)
+            && shown(&self.env).eq(shown(&other.env))
+            && shown(&self.headers).eq(shown(&other.headers))
+    }
+}
+
 /// How the server is reached.
 pub(super) enum Endpoint {
     Program(Launch),
@@ -251,6 +267,18 @@ mod tests {
             assert!(fault.contains(expected) && !fault.contains("cret"), "{fault}");
         }
         assert!(read(serde_json::json!({"comand": ["a"]})).unwrap_err().to_string().contains("comand"));
+    }
+
+    #[test]
+    fn equal_options_are_equal_with_their_secrets() {
+        let with = |key: &str| {
+            let mut options = McpOptions::command(["a"]);
+            options.env.insert("KEY".into(), key.into());
+            options
+        };
+        assert!(with("a") == with("a") && with("a") != with("b"));
+        assert!(McpOptions::url("http://a") != McpOptions::url("http://b"));
+        assert!(McpOptions { call_timeout_seconds: 1, ..with("a") } != with("a"));
     }
 
     #[test]

@@ -63,7 +63,12 @@ impl Database {
         at_most("statement_timeout_seconds", given.statement_timeout_seconds.get(), LONGEST_SECONDS)?;
         at_most("max_result_bytes", given.max_result_bytes.get(), MOST_BYTES)?;
         at_most("max_rows", given.max_rows.get(), 100_000)?;
-        let options = PgConnectOptions::from_str(given.url.expose_secret()).map_err(|_| SqlError::Url)?;
+        let url = given.url.expose_secret();
+        // What comes before `://` is not looked at by sqlx.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(SqlError::Url);
+        }
+        let options = PgConnectOptions::from_str(url).map_err(|_| SqlError::Url)?;
         // Statements are another's words: they are not logged, and not kept prepared, since DISCARD ALL forgets them.
         let options = options.application_name("daybook").statement_cache_capacity(0).disable_statement_logging();
         Ok(Self {

@@ -22,13 +22,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use daybook_domain::tool::Effect;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use self::connect::Database;
-use crate::{FunctionTool, Tool, ToolContext};
+use crate::{FunctionTool, SourceError, Tool, ToolContext, ToolSource};
 
 /// The database that an agent reads, and how much of it at a time.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -149,6 +150,39 @@ pub async fn sql(options: &SqlOptions) -> Result<Vec<Arc<dyn Tool>>, SqlError> {
 /// [`SqlError`] of a wrong option.
 pub fn sql_lazily(options: &SqlOptions) -> Result<Vec<Arc<dyn Tool>>, SqlError> {
     Ok(tools(options, &Arc::new(Database::new(options)?)))
+}
+
+/// The tools of [`sql`] as a source: whenever they are asked for, the database must answer and its login be fit.
+#[derive(Debug)]
+pub struct SqlSource {
+    name: String,
+    options: SqlOptions,
+}
+
+impl SqlSource {
+    /// The database of these options under this name. It is not asked yet.
+    ///
+    /// # Errors
+    /// [`SourceError`] of a wrong option.
+    pub fn new(name: impl Into<String>, options: SqlOptions) -> Result<Self, SourceError> {
+        let name = name.into();
+        match Database::new(&options) {
+            Ok(_) => Ok(Self { name, options }),
+            Err(error) => Err(SourceError { source_name: name, fault: error.to_string() }),
+        }
+    }
+}
+
+#[async_trait]
+impl ToolSource for SqlSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn tools(&self) -> Result<Vec<Arc<dyn Tool>>, SourceError> {
+        let fault = |error: SqlError| SourceError { source_name: self.name.clone(), fault: error.to_string() };
+        sql(&self.options).await.map_err(fault)
+    }
 }
 
 fn tools(options: &SqlOptions, database: &Arc<Database>) -> Vec<Arc<dyn Tool>> {
