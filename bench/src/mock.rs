@@ -1,5 +1,6 @@
 //! A model server on bare hyper: OpenAI's chat completions, whole or streamed, with delays that the options give.
-//! Without delays an answer is one write of prepared bytes, so that the model is never the limit.
+//! Without delays an answer is one write of prepared bytes, so that the model is never the limit. Who offers it tools sees
+//! it call the calculator once.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -63,6 +65,8 @@ struct Answers {
     pieces: Vec<Bytes>,
     /// All pieces.
     stream: Bytes,
+    /// A call of the calculator, whole and as a stream.
+    call: [Bytes; 2],
 }
 
 impl Answers {
@@ -89,8 +93,22 @@ impl Answers {
             whole: Bytes::from(whole.to_string()),
             pieces: pieces.into_iter().map(Bytes::from).collect(),
             stream,
+            call: call(),
         }
     }
+}
+
+fn call() -> [Bytes; 2] {
+    let function = json!({"name": "calculator", "arguments": "{\"expression\": \"1+1\"}"});
+    let call = json!([{"index": 0, "id": "call_mock", "type": "function", "function": function}]);
+    let usage = json!({"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20});
+    let message = json!({"role": "assistant", "content": null, "tool_calls": call});
+    let whole = json!({"id": "chatcmpl-mock", "object": "chat.completion", "created": 1, "model": "mock",
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage});
+    let called = json!([{"index": 0, "delta": {"role": "assistant", "tool_calls": call}}]);
+    let end = json!([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]);
+    let stream = [chunk(called, None), chunk(end, None), chunk(json!([]), Some(usage)), "data: [DONE]\n\n".to_owned()];
+    [Bytes::from(whole.to_string()), Bytes::from(stream.concat())]
 }
 
 fn chunk(choices: Value, usage: Option<Value>) -> String {
@@ -107,6 +125,22 @@ fn chunk(choices: Value, usage: Option<Value>) -> String {
 struct Asked {
     #[serde(default)]
     stream: bool,
+    #[serde(default)]
+    tools: Vec<IgnoredAny>,
+    #[serde(default)]
+    messages: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    role: String,
+}
+
+impl Asked {
+    /// Whether it is the turn of a tool.
+    fn wants_call(&self) -> bool {
+        !self.tools.is_empty() && self.messages.last().is_some_and(|last| last.role == "user")
+    }
 }
 
 type Body = Either<Full<Bytes>, StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
@@ -156,7 +190,12 @@ async fn answer(request: Request<Incoming>, answers: &Arc<Answers>) -> Result<Re
         *refused.status_mut() = StatusCode::NOT_FOUND;
         return Ok(refused);
     };
-    let (kind, body) = if !asked.stream {
+    let [whole_call, streamed_call] = &answers.call;
+    let (kind, body) = if asked.wants_call() {
+        let (kind, call) =
+            if asked.stream { ("text/event-stream", streamed_call) } else { ("application/json", whole_call) };
+        (kind, Either::Left(Full::new(call.clone())))
+    } else if !asked.stream {
         sleep_until(came + answers.options.due(answers.options.tokens - 1)).await;
         ("application/json", Either::Left(Full::new(answers.whole.clone())))
     } else if answers.options.is_immediate() {
@@ -244,6 +283,20 @@ mod tests {
             let refused = connection.post(&ask("/v1/embeddings", "{}")).await.map(drop);
             assert!(matches!(&refused, Err(Failed::Answer(why)) if why.contains("404")), "{refused:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_offers_tools_sees_one_call() {
+        let (_tasks, mut connection) = serving(options(0, 0)).await;
+        let with = |messages: &'static str| ask("/v1/chat/completions", messages);
+        let first = r#"{"tools":[{}],"messages":[{"role":"user","content":"x"}]}"#;
+        let called = connection.post(&with(first)).await.unwrap();
+        let called: Value = serde_json::from_slice(&body_of(called).await.unwrap()).unwrap();
+        assert_eq!(called["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "calculator");
+        let second = r#"{"tools":[{}],"messages":[{"role":"user"},{"role":"tool","content":"2"}]}"#;
+        let said = connection.post(&with(second)).await.unwrap();
+        let said: Value = serde_json::from_slice(&body_of(said).await.unwrap()).unwrap();
+        assert_eq!(said["choices"][0]["message"]["content"], "token0 token1 token2 ");
     }
 
     #[tokio::test]

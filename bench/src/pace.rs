@@ -11,6 +11,8 @@ pub struct Pace {
     pub repeats: u32,
     /// Seconds of load that fill the log which is read back.
     pub fill: f64,
+    /// Runs that wait for a person.
+    pub waiting: u64,
     /// How often a start is timed.
     pub starts: u32,
     /// The limit of the whole table, in seconds.
@@ -37,8 +39,9 @@ impl Pace {
         seconds: 6.0,
         repeats: 3,
         fill: 20.0,
+        waiting: 100_000,
         starts: 7,
-        limit: 20 * 60 - 15,
+        limit: 25 * 60 - 15,
         agno: &[
             (AgnoDb::Sqlite, 1),
             (AgnoDb::Sqlite, 2),
@@ -58,6 +61,7 @@ impl Pace {
         seconds: 1.5,
         repeats: 2,
         fill: 5.0,
+        waiting: 5_000,
         starts: 3,
         limit: 4 * 60 - 10,
         agno: &[(AgnoDb::Sqlite, 2), (AgnoDb::Postgres, 2)],

@@ -24,6 +24,9 @@ pub const WITHIN: Duration = Duration::from_secs(90);
 /// The agent of every server.
 pub const AGENT: &str = "my-agent";
 
+/// The agent whose one tool waits for a person.
+pub const WAITING_AGENT: &str = "waiting-agent";
+
 /// What the rows share.
 pub struct World<'a> {
     /// For logs and definitions; removed at the end.
@@ -270,12 +273,19 @@ models:
     base_url: http://{model}/v1
     api_key: none
     retries: 0
+tools:
+  careful:
+    built_in: [calculator]
+    rules: {{calculator: {{approval: {{kind: required}}}}}}
 agents:
   - id: {AGENT}
     name: My Agent
     instructions: Be brief.
     model: main
     history_runs: 3
+  - id: {WAITING_AGENT}
+    model: main
+    tools: [careful]
 "
     )
 }

@@ -30,30 +30,29 @@ impl Toolbox {
     /// # Errors
     /// Two things of one name: what a run calls after a restart is found by its name alone.
     pub(crate) fn new(own: ToolSet, sources: &[OpenSource]) -> Result<Self, String> {
-        let mut from: BTreeMap<String, String> = BTreeMap::new();
         let mut all = own.clone();
+        // Whose code is behind the names of tools: a source's, or the server's own.
+        let mut makers: BTreeMap<String, (Option<&str>, String)> =
+            own.keys().map(|name| (name.clone(), (None, name.clone()))).collect();
         let mut listed = BTreeMap::new();
-        for source in sources {
-            let (name, kind) = (&source.definition.name, &source.definition.kind);
+        for OpenSource { definition, tools, .. } in sources {
+            let name = &definition.name;
             if own.contains_key(name) {
                 return Err(format!("the source {name:?} has the name of a tool: give it another"));
             }
-            for tool in source.tools.iter().flatten() {
+            let prefix = definition.choice.prefix.clone().unwrap_or_default();
+            // Under other rules, a tool is still the same code.
+            let maker = (!matches!(definition.kind, SourceKind::BuiltIn(_))).then_some(name.as_str());
+            for tool in tools.iter().flatten() {
                 let tool_name = &tool.spec().name;
-                let taken = from.insert(tool_name.clone(), name.clone());
-                // Under other rules, a tool is still the same code.
-                let again = matches!(kind, SourceKind::BuiltIn(_)) && taken.is_none();
-                match taken {
-                    Some(other) => return Err(twice(tool_name, &format!("the source {other:?}"), name)),
-                    None if own.contains_key(tool_name) && !again => {
-                        return Err(twice(tool_name, "the server itself", name));
-                    }
-                    None => {}
+                let code = (maker, short(&prefix, tool));
+                let known = makers.entry(tool_name.clone()).or_insert_with(|| code.clone());
+                if *known != code {
+                    return Err(twice(tool_name, known.0, name));
                 }
                 all.entry(tool_name.clone()).or_insert_with(|| Arc::clone(tool));
             }
-            let prefix = source.definition.choice.prefix.clone().unwrap_or_default();
-            if listed.insert(name.clone(), Listed { prefix, tools: source.tools.clone() }).is_some() {
+            if listed.insert(name.clone(), Listed { prefix, tools: tools.clone() }).is_some() {
                 return Err(format!("two sources have the name {name:?}: give one of them another"));
             }
         }
@@ -73,14 +72,10 @@ impl Toolbox {
             return Err(unknown_tool(name, self.own.keys().chain(self.sources.keys())));
         };
         let Some(tools) = tools else { return Ok(Vec::new()) };
-        let short = |tool: &Arc<dyn Tool>| {
-            let whole = &tool.spec().name;
-            whole.strip_prefix(prefix.as_str()).unwrap_or(whole).to_owned()
-        };
-        match tools.iter().find(|known| short(known) == tool) {
+        match tools.iter().find(|known| short(prefix, known) == tool) {
             Some(tool) => Ok(vec![Arc::clone(tool)]),
             None => {
-                let known: Vec<String> = tools.iter().map(short).collect();
+                let known: Vec<String> = tools.iter().map(|tool| short(prefix, tool)).collect();
                 Err(format!("the source {source:?} has no tool {tool:?}; it has: {}", known.join(", ")))
             }
         }
@@ -92,6 +87,13 @@ impl Toolbox {
     }
 }
 
-fn twice(tool: &str, one: &str, other: &str) -> String {
-    format!("{one} and the source {other:?} both have a tool {tool:?}: give the source a `prefix`")
+/// A tool's name in its source.
+fn short(prefix: &str, tool: &Arc<dyn Tool>) -> String {
+    let whole = &tool.spec().name;
+    whole.strip_prefix(prefix).unwrap_or(whole).to_owned()
+}
+
+fn twice(tool: &str, first: Option<&str>, second: &str) -> String {
+    let first = first.map_or_else(|| "the server itself".to_owned(), |source| format!("the source {source:?}"));
+    format!("{first} and the source {second:?} both have a tool {tool:?}: give the source a `prefix`")
 }

@@ -7,6 +7,7 @@ mod memory;
 mod nodes;
 mod reading;
 mod runs;
+mod waiting;
 
 use clap::ValueEnum;
 
@@ -31,12 +32,14 @@ pub enum Group {
     Nodes,
     /// Reading the log and posting the views.
     Reading,
+    /// Runs that wait for a person.
+    Waiting,
 }
 
 impl Group {
     /// All, in the order in which they are measured.
-    pub const ALL: [Self; 7] =
-        [Self::Runs, Self::Append, Self::Memory, Self::Latency, Self::Agno, Self::Nodes, Self::Reading];
+    pub const ALL: [Self; 8] =
+        [Self::Runs, Self::Append, Self::Memory, Self::Latency, Self::Agno, Self::Nodes, Self::Reading, Self::Waiting];
 
     /// Its name, as on the command line.
     pub fn name(self) -> String {
@@ -53,6 +56,7 @@ impl Group {
             Self::Agno => agno::measure(world, rows).await,
             Self::Nodes => nodes::measure(world, rows).await,
             Self::Reading => reading::measure(world, rows).await,
+            Self::Waiting => waiting::measure(world, rows).await,
         }
     }
 }
