@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Output;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use tokio::net::TcpListener;
@@ -83,6 +86,35 @@ async fn before_the_first_start_all_is_well_and_stays_untouched() {
     let mut shown = at(dir.path());
     let shown = String::from_utf8(shown.arg("doctor").output().await.unwrap().stdout).unwrap();
     assert!(shown.contains("ok       definitions ") && shown.contains("problems: 0"), "{shown}");
+}
+
+#[tokio::test]
+async fn sources_of_tools_are_asked_and_their_programs_ended() {
+    let dir = open_dir();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/tests/mcp_scripted.py");
+    let program = |name: &str, how: &str, more: &str| {
+        let (script, pids) = (script.display(), dir.path().join("pids"));
+        let command = format!("[python3, {script}, {how}, {}]", pids.display());
+        format!("  {name}:\n    mcp: {{command: {command}, env: {{KEY: hush-hush}}}}\n{more}")
+    };
+    let sources = [
+        "tools:\n  docs:\n    files: {root: .}\n    allow: [read_file]\n".to_owned(),
+        program("good", "plain", "    prefix: g_\n"),
+        program("bad", "crash", ""),
+        program("maybe", "crash", "    optional: true\n"),
+    ];
+    std::fs::write(dir.path().join("daybook.yaml"), sources.concat() + "agents:\n  - id: a\n").unwrap();
+    let found = look(at(dir.path())).await;
+    found.said("tools", "ok", "docs (files): read_file");
+    found.said("tools", "ok", "good (mcp): g_call");
+    found.said("tools", "problem", "the tools of bad: ");
+    found.said("tools", "warning", "the tools of maybe: ");
+    assert_eq!(found.problems(), ["tools"]);
+    let pids = std::fs::read_to_string(dir.path().join("pids")).unwrap();
+    for pid in pids.lines() {
+        let ended = kill(Pid::from_raw(pid.parse().unwrap()), None);
+        assert_eq!(ended, Err(Errno::ESRCH), "{pid} is still there");
+    }
 }
 
 #[tokio::test]
