@@ -1,5 +1,7 @@
 //! Keeps secrets out of the log: what looks like one is replaced before an event is stored.
 
+mod json;
+
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
@@ -114,10 +116,15 @@ impl Redactor {
         }
     }
 
+    /// Whether the value of this name is a secret.
+    fn is_secret_name(&self, name: &str) -> bool {
+        self.names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+    }
+
     /// As [`Redactor::value`], for an object.
     pub fn object(&self, map: &mut serde_json::Map<String, Value>) {
         for (name, inner) in map.iter_mut() {
-            if inner.is_string() && self.names.iter().any(|secret| secret.eq_ignore_ascii_case(name)) {
+            if inner.is_string() && self.is_secret_name(name) {
                 *inner = Value::String(REDACTED.to_owned());
             } else {
                 self.value(inner);
