@@ -4,7 +4,7 @@ use daybook_domain::component::{AgentConfig, ModelRef};
 use daybook_domain::ids::ComponentId;
 use daybook_domain::output::OutputSchema;
 use daybook_models::{ModelInfo, Models};
-use daybook_tools::{Tool, ToolSet, calculator, current_time};
+use daybook_tools::{Tool, ToolSet, calculator, current_time, read_result};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -13,6 +13,9 @@ use crate::sources::Toolbox;
 
 /// The most model calls of one run, unless said otherwise.
 const MAX_ITERATIONS: u32 = 25;
+
+/// How often an answer that misses its shape is asked for again, unless said otherwise.
+const OUTPUT_REPAIRS: u32 = 2;
 
 /// An agent: one model with instructions and tools.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,7 @@ pub struct AgentDefinition {
     pub(crate) temperature: Option<f64>,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) output_schema: Option<Value>,
+    pub(crate) output_repairs: u32,
     pub(crate) metadata: Map<String, Value>,
 }
 
@@ -50,6 +54,7 @@ impl AgentDefinition {
             temperature: None,
             max_tokens: None,
             output_schema: None,
+            output_repairs: OUTPUT_REPAIRS,
             metadata: Map::new(),
         }
     }
@@ -140,6 +145,14 @@ impl AgentDefinition {
         self
     }
 
+    /// How often the model is told that its answer misses the shape, its own or the one that a run asks for, and asked
+    /// again; 2 unless said. Each time is one of the run's `max_iterations`; 0 takes the first answer as it is.
+    #[must_use]
+    pub fn output_repairs(mut self, times: u32) -> Self {
+        self.output_repairs = times;
+        self
+    }
+
     /// Shown with the agent and kept with its runs.
     #[must_use]
     pub fn metadata(mut self, metadata: Map<String, Value>) -> Self {
@@ -169,6 +182,7 @@ impl AgentDefinition {
             temperature: self.temperature,
             max_tokens: self.max_tokens,
             output_schema: output,
+            output_repairs: self.output_repairs,
             tools: specs,
             history_runs: self.history_runs,
             session_state: self.session_state,
@@ -213,7 +227,7 @@ impl AgentDefinition {
 
 /// The tools every server has, by name.
 pub(crate) fn built_in_tools() -> ToolSet {
-    [calculator(), current_time()]
+    [calculator(), current_time(), read_result()]
         .into_iter()
         .map(|tool| (tool.spec().name.clone(), Arc::new(tool) as Arc<dyn daybook_tools::Tool>))
         .collect()
@@ -339,7 +353,7 @@ mod tests {
         let names: Vec<_> = config.tools.iter().map(|tool| tool.name.as_str()).collect();
         assert_eq!(names, ["current_time", "calculator"]);
         assert_eq!(tools.len(), 2);
-        assert_eq!(config.max_iterations, 25);
+        assert_eq!((config.max_iterations, config.output_repairs), (25, 2));
     }
 
     #[test]
@@ -351,7 +365,7 @@ mod tests {
         );
         assert!(fault(a(), &["main", "other"]).contains("say which of main, other"));
         assert!(fault(a(), &[]).contains("no model is defined"));
-        assert!(fault(a().tool("web"), &["main"]).contains("there are: calculator, current_time"));
+        assert!(fault(a().tool("web"), &["main"]).contains("there are: calculator, current_time, read_result"));
         assert!(fault(a().tool("calculator").tool("calculator"), &["main"]).contains("named twice"));
         for (id, fault_of_it) in [("a/b", "'/'"), ("a\\b", "'\\\\'"), (".", "another place"), ("..", "another place")] {
             let fault = fault(AgentDefinition::new(id), &["main"]);

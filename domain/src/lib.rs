@@ -7,6 +7,7 @@ pub mod command;
 pub mod component;
 pub mod event;
 pub mod ids;
+pub mod long_result;
 pub mod media;
 pub mod message;
 pub mod output;

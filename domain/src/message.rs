@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::long_result::WholeResult;
 use crate::media::Media;
 use crate::usage::Usage;
 
@@ -91,6 +92,12 @@ pub struct Message {
     /// For a tool's outcome: the call it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<Answered>,
+    /// For a tool's outcome that was too long: where all of it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<WholeResult>,
+    /// Whether Daybook itself says it, in the person's place: it tells the model why the answer before does not fit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
     /// Media that came with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<Media>,

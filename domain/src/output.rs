@@ -45,12 +45,43 @@ impl OutputSchema {
 
     /// The answer `text` holds: its JSON object, also when the model put a code fence around it.
     pub fn read(text: &str) -> Option<Value> {
+        Self::parse(text).ok()
+    }
+
+    /// As [`OutputSchema::read`].
+    ///
+    /// # Errors
+    /// Why it holds none, fit for the model to read.
+    pub fn parse(text: &str) -> Result<Value, String> {
         let text = text.trim();
+        if text.is_empty() {
+            return Err("it is empty".to_owned());
+        }
         let fenced = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
         let bare = fenced.map_or(text, |inner| inner.strip_prefix("json").unwrap_or(inner).trim());
-        serde_json::from_str::<Map<String, Value>>(bare).ok().map(Value::Object)
+        if !bare.starts_with('{') {
+            return Err("it is no JSON object: it does not begin with {".to_owned());
+        }
+        let read = serde_json::from_str::<Map<String, Value>>(bare).map(Value::Object);
+        read.map_err(|error| format!("it is no JSON object: {error}"))
+    }
+
+    /// What the model is told when its answer misses the shape for this reason.
+    pub fn told(fault: &str) -> String {
+        let fault = if fault.len() > MOST_TOLD {
+            format!("{}…", &fault[..fault.floor_char_boundary(MOST_TOLD)])
+        } else {
+            fault.to_owned()
+        };
+        format!(
+            "Your answer does not have the shape it must have: {fault}. Answer again, with one JSON object that fits the \
+             schema and nothing else."
+        )
     }
 }
+
+/// The most that is told of what is wrong with an answer, in bytes.
+const MOST_TOLD: usize = 2000;
 
 /// The mistakes in a schema that no provider could make sense of.
 fn check(schema: &Map<String, Value>) -> Result<(), String> {
@@ -117,8 +148,26 @@ mod tests {
         assert_eq!(OutputSchema::read(" {\"a\": 1}\n"), object);
         assert_eq!(OutputSchema::read("```json\n{\"a\": 1}\n```"), object);
         assert_eq!(OutputSchema::read("```\n{\"a\": 1}```"), object);
-        for other in ["", "hello", "[1]", "{\"a\": 1} and more"] {
+        for (other, why) in [
+            ("", "it is empty"),
+            ("hello", "does not begin with {"),
+            ("[1]", "does not begin with {"),
+            ("{\"a\": 1} and more", "trailing characters at line 1 column 10"),
+            ("{\"a\": ", "EOF"),
+        ] {
             assert_eq!(OutputSchema::read(other), None, "{other}");
+            let fault = OutputSchema::parse(other).unwrap_err();
+            assert!(fault.contains(why), "{fault}");
         }
+    }
+
+    #[test]
+    fn what_is_told_is_bounded() {
+        let told = OutputSchema::told("at /year: it is no number");
+        assert!(
+            told.starts_with("Your answer does not have the shape it must have: at /year: it is no number. "),
+            "{told}"
+        );
+        assert!(OutputSchema::told(&"ö".repeat(100_000)).len() < 2200);
     }
 }

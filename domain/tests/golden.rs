@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use daybook_domain::approval::*;
 use daybook_domain::component::{AgentConfig, ComponentConfigured, ComponentEvent, ComponentRef, ModelRef};
 use daybook_domain::ids::{ApprovalId, ComponentId, RunId, SessionId, UserId};
+use daybook_domain::long_result::WholeResult;
 use daybook_domain::media::{Media, MediaContent, MediaKind};
 use daybook_domain::message::{CallMetrics, Replay};
 use daybook_domain::output::OutputSchema;
@@ -50,6 +51,7 @@ fn config() -> AgentConfig {
         temperature: Some(0.5),
         max_tokens: Some(100),
         output_schema: None,
+        output_repairs: 0,
         tools: vec![ToolSpec::new("t", "d", json!({"type": "object"})).effect(Effect::Idempotent)],
         history_runs: 3,
         session_state: map(),
@@ -121,6 +123,7 @@ fn run_samples() -> Vec<RunEvent> {
             frame: 4,
             at_ms: 2,
         }),
+        RunEvent::AnswerMissed(AnswerMissed { call_id: "m-1".into(), repair: 1, told: text("no object"), at_ms: 2 }),
         RunEvent::ModelCallFailed(ModelCallFailed {
             call_id: "m-1".into(),
             error: ErrorKind::ModelTimeout,
@@ -140,6 +143,7 @@ fn run_samples() -> Vec<RunEvent> {
         RunEvent::ToolCallCompleted(ToolCallCompleted {
             call_id: "c-1".into(),
             result: text("ok"),
+            whole: None.into(),
             media: None.into(),
             duration: 0.5,
             frame: 6,
@@ -148,6 +152,7 @@ fn run_samples() -> Vec<RunEvent> {
         RunEvent::ToolCallFailed(ToolCallFailed {
             call_id: "c-1".into(),
             error: text("no"),
+            whole: None.into(),
             duration: 0.5,
             frame: 6,
             at_ms: 4,
@@ -335,15 +340,20 @@ fn what_came_later_is_personal_and_leaves_nothing_where_it_is_not() {
     let schema = json!({"type": "object", "title": "Hush"});
     let shape = OutputSchema::new(schema.as_object().cloned().unwrap(), true).unwrap();
     let replay = Replay { protocol: "p".into(), model: "m".into(), items: vec![json!({"thought": "Hush"})] };
+    let whole = WholeResult { hash: "Hush".into(), len: 70_000, lost: 1, beginning: 3, end: 2 };
     for event in run_samples() {
         let mut later = event.clone();
         match &mut later {
             RunEvent::Accepted(e) => e.output_schema = Some(shape.clone()).into(),
             RunEvent::ModelCallCompleted(e) => e.replay = Some(replay.clone()).into(),
+            RunEvent::ToolCallCompleted(ToolCallCompleted { whole: kept, .. })
+            | RunEvent::ToolCallFailed(ToolCallFailed { whole: kept, .. }) => *kept = Some(whole.clone()).into(),
             _ => continue,
         }
         let before = DomainEvent::from(event).store().unwrap();
-        assert!(!before.payload.contains("output_schema") && !before.payload.contains("replay"), "{}", before.payload);
+        for field in ["output_schema", "replay", "whole"] {
+            assert!(!before.payload.contains(field), "{}", before.payload);
+        }
         let later = DomainEvent::from(later);
         let form = later.store().unwrap();
         assert!(!form.payload.contains("Hush") && form.personal.as_ref().unwrap().contains("Hush"), "{}", form.payload);

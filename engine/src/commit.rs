@@ -285,7 +285,8 @@ pub(crate) fn last_runs(recent: &std::collections::VecDeque<RunId>, count: u32) 
     recent.iter().skip(recent.len().saturating_sub(count)).cloned().collect()
 }
 
-fn backoff() -> impl Iterator<Item = Duration> {
+/// How long to wait for a database that does not answer, time after time.
+pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
     backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(2))

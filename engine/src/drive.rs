@@ -182,7 +182,7 @@ impl Driver {
         }
         let key = (self.live.log, self.live.run_id.clone());
         if self.state.status == RunStatus::Completed {
-            self.engine.ended.insert(key.clone(), Arc::new(self.state.messages.clone())).await;
+            self.engine.ended.insert(key.clone(), Arc::new(self.state.for_history())).await;
         }
         self.engine.forget(&key, &self.live);
         self.live.leave(left);

@@ -9,11 +9,12 @@ use daybook_domain::command::{Command, Envelope};
 use daybook_domain::component::{AgentConfig, ComponentEvent};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{ApprovalId, LogId, RunId, SessionId, StreamId};
+use daybook_domain::long_result::WholeResult;
 use daybook_domain::media::{Media, MediaContent};
 use daybook_domain::message::Message;
 use daybook_domain::redact::Redactor;
 use daybook_domain::run::{RunState, RunStatus};
-use daybook_store::Store;
+use daybook_store::{Store, StoreError};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use tokio_util::sync::CancellationToken;
@@ -321,6 +322,19 @@ impl Engine {
         self.inner.inline_media(log, session, media).await
     }
 
+    /// All that is kept of a long result of this session; `None` when it was erased.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`] when the blob store does not answer.
+    pub async fn whole_result(
+        &self,
+        log: LogId,
+        session: &SessionId,
+        result: &WholeResult,
+    ) -> Result<Option<String>, QueryError> {
+        Ok(self.inner.whole_result(log, session, result).await?)
+    }
+
     /// Watches a run after frame `after`, or from its first; `None` when there is no such run.
     ///
     /// # Errors
@@ -416,7 +430,7 @@ impl Inner {
                 Some(known) => known,
                 None => {
                     let (state, _) = fold_run(&self.store, log, run).await?;
-                    let read = Arc::new(state.messages);
+                    let read = Arc::new(state.for_history());
                     self.ended.insert(key, read.clone()).await;
                     read
                 }
@@ -424,6 +438,20 @@ impl Inner {
             messages.extend(of_run.iter().cloned());
         }
         Ok(messages)
+    }
+
+    pub async fn whole_result(
+        &self,
+        log: LogId,
+        session: &SessionId,
+        result: &WholeResult,
+    ) -> Result<Option<String>, StoreError> {
+        let bytes = self.store.get_blob(log, session, &result.hash).await?;
+        // It was put there as text.
+        let text = |bytes| {
+            String::from_utf8(bytes).map_err(|_| StoreError::Invalid(format!("result {} is no text", result.id())))
+        };
+        bytes.map(text).transpose()
     }
 
     pub async fn inline_media(&self, log: LogId, session: &SessionId, media: &mut [Media]) -> Result<(), QueryError> {

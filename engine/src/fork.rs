@@ -57,17 +57,21 @@ pub(crate) async fn fork_run(
 fn boundary(messages: &[Message], command: &ContinueRun, before: usize) -> Result<usize, ExecuteError> {
     let refuse = |why: String| Err(ExecuteError::CannotContinue(why));
     if command.regenerate {
-        let answer = |message: &&Message| message.role == Role::Assistant && message.tool_calls.is_empty();
+        // An answer that missed its shape, and what was said to that, are part of how the last one came about.
+        let answer =
+            |message: &&Message| message.repair || (message.role == Role::Assistant && message.tool_calls.is_empty());
         let kept = messages.len() - messages.iter().rev().take_while(answer).count();
         let nothing = "Cannot regenerate: run has no non-assistant messages to regenerate from.";
         return if kept == 0 { refuse(nothing.to_owned()) } else { Ok(kept) };
     }
     match command.from {
         ContinueFrom::End => Ok(messages.len()),
-        ContinueFrom::LastUser => match messages.iter().rposition(|message| message.role == Role::User) {
-            Some(at) => Ok(at + 1),
-            None => refuse("Cannot resolve `continue_from='last_user'`: run has no user messages.".to_owned()),
-        },
+        ContinueFrom::LastUser => {
+            match messages.iter().rposition(|message| message.role == Role::User && !message.repair) {
+                Some(at) => Ok(at + 1),
+                None => refuse("Cannot resolve `continue_from='last_user'`: run has no user messages.".to_owned()),
+            }
+        }
         ContinueFrom::Message(index) => {
             let index = usize::try_from(index).unwrap_or(usize::MAX);
             let most = messages.len() + before;
@@ -112,6 +116,8 @@ mod tests {
             reasoning: None,
             tool_calls: calls.iter().map(call).collect(),
             answers: answers.map(answered),
+            whole: None,
+            repair: false,
             media: vec![],
             provider_data: None,
             replay: None,

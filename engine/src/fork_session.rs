@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use daybook_domain::command::{Envelope, ForkSession};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, SessionId, StreamId};
+use daybook_domain::long_result::WholeResult;
 use daybook_domain::media::{Media, MediaContent};
 use daybook_domain::personal::Personal;
 use daybook_domain::run::{RunAccepted, RunEvent, RunState};
@@ -102,7 +103,12 @@ async fn copied(
                 if let Personal::Known(Some(media)) = &mut completed.media {
                     blobs.copy(media).await?;
                 }
+                blobs.copy_whole(completed.whole.get().and_then(Option::as_ref)).await?;
                 RunEvent::ToolCallCompleted(completed)
+            }
+            RunEvent::ToolCallFailed(failed) => {
+                blobs.copy_whole(failed.whole.get().and_then(Option::as_ref)).await?;
+                RunEvent::ToolCallFailed(failed)
             }
             other => other,
         };
@@ -119,6 +125,7 @@ async fn renamed(blobs: &Blobs<'_>, name: &RunId, mut accepted: RunAccepted) -> 
     if let Personal::Known(Some(messages)) = &mut accepted.base {
         for message in messages {
             blobs.copy(&mut message.media).await?;
+            blobs.copy_whole(message.whole.as_ref()).await?;
         }
     }
     Ok(RunAccepted {
@@ -147,6 +154,15 @@ impl Blobs<'_> {
             {
                 *hash = store.put_blob(self.log, self.subject, &bytes).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Bytes have the same name in every session.
+    async fn copy_whole(&self, result: Option<&WholeResult>) -> Result<(), ExecuteError> {
+        let (store, Some(result)) = (&self.inner.store, result) else { return Ok(()) };
+        if let Some(bytes) = store.get_blob(self.log, self.session, &result.hash).await? {
+            store.put_blob(self.log, self.subject, &bytes).await?;
         }
         Ok(())
     }

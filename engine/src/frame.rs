@@ -260,7 +260,8 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             let cancelled = FrameBody::Cancelled { content: after.content(), reason };
             (e.frame, vec![cancelled, FrameBody::Completed(Box::new(RunEnd::of(after)))])
         }
-        RunEvent::ModelCallFailed(_)
+        RunEvent::AnswerMissed(_)
+        | RunEvent::ModelCallFailed(_)
         | RunEvent::ToolOutcomeUnknown(_)
         | RunEvent::RequirementResolved(_)
         | RunEvent::Replaced(_)
@@ -271,7 +272,8 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
 /// How many frames an event is shown as: known before it is appended.
 pub(crate) fn frame_count(event: &RunEvent) -> u64 {
     match event {
-        RunEvent::ModelCallFailed(_)
+        RunEvent::AnswerMissed(_)
+        | RunEvent::ModelCallFailed(_)
         | RunEvent::ToolOutcomeUnknown(_)
         | RunEvent::RequirementResolved(_)
         | RunEvent::Replaced(_)
@@ -296,6 +298,7 @@ pub(crate) fn set_frame(event: &mut RunEvent, index: u64) {
         RunEvent::Failed(e) => e.frame = index,
         RunEvent::Cancelled(e) => e.frame = index,
         RunEvent::Accepted(_)
+        | RunEvent::AnswerMissed(_)
         | RunEvent::ModelCallFailed(_)
         | RunEvent::ToolOutcomeUnknown(_)
         | RunEvent::RequirementResolved(_)

@@ -45,7 +45,7 @@ impl Driver {
                 self.catch_up().await?;
                 vec![]
             }
-            Some(Ok(response)) => vec![self.completed(call.call_id, response, at_ms)],
+            Some(Ok(response)) => self.answered(call.call_id, response, at_ms),
             Some(Err(error)) => vec![RunEvent::ModelCallFailed(ModelCallFailed {
                 call_id: call.call_id,
                 error: kind(&error),
@@ -76,13 +76,7 @@ impl Driver {
         };
         while let Some(piece) = pieces.next().await {
             match piece {
-                Ok(ChatEvent::Done(response)) => {
-                    if self.is_shaped() && !response.text.is_empty() {
-                        let text = Some(self.engine.redactor.text(&response.text));
-                        self.show_piece(FrameBody::Content { text, reasoning: None, provider_data: None });
-                    }
-                    return Ok(Ok(*response));
-                }
+                Ok(ChatEvent::Done(response)) => return Ok(Ok(*response)),
                 Ok(piece) => self.show_chat(piece, seen),
                 Err(error) => return Ok(Err(error)),
             }
@@ -127,11 +121,22 @@ impl Driver {
         self.show_piece(piece);
     }
 
+    /// The outcome of a call that the model answered, and that the answer misses its shape where it does. Such an answer is
+    /// recorded and not shown: the one that is shown is the one that counts.
+    fn answered(&mut self, call_id: String, response: ChatResponse, at_ms: i64) -> Vec<RunEvent> {
+        let missed = self.missed(&call_id, &response);
+        if self.is_shaped() && missed.is_none() && !response.text.is_empty() {
+            let text = Some(self.engine.redactor.text(&response.text));
+            self.show_piece(FrameBody::Content { text, reasoning: None, provider_data: None });
+        }
+        std::iter::once(self.completed(call_id, response, at_ms)).chain(missed).collect()
+    }
+
     fn completed(&mut self, call_id: String, response: ChatResponse, at_ms: i64) -> RunEvent {
         let redactor = &self.engine.redactor;
         let mut tool_calls = Vec::with_capacity(response.tool_calls.len());
         for call in response.tool_calls {
-            let kept = redact_json(redactor, &call.arguments);
+            let kept = redactor.json(&call.arguments);
             if kept != call.arguments {
                 self.arguments.insert(call.id.clone(), call.arguments);
             }
@@ -150,14 +155,6 @@ impl Driver {
             at_ms,
         })
     }
-}
-
-/// Takes secrets out of a text that may be JSON; a text without secrets stays byte for byte.
-pub(crate) fn redact_json(redactor: &daybook_domain::redact::Redactor, text: &str) -> String {
-    let Ok(value) = serde_json::from_str::<Value>(text) else { return redactor.text(text) };
-    let mut clean = value.clone();
-    redactor.value(&mut clean);
-    if clean == value { text.to_owned() } else { clean.to_string() }
 }
 
 /// What may be kept of what a provider wants given back: all of it word for word, or, where it holds a secret, nothing.

@@ -26,10 +26,12 @@ pub fn build_request(
     let system = system_message(config, &accepted.run_id, 0);
     let whole = own.iter().all(|message| message.replay.as_ref().is_none_or(|replay| !replay.items.is_empty()));
     let bare = |message: &Message| Message {
-        // What the provider told about an earlier answer is not part of the conversation.
+        // What the provider told about an earlier answer, and what is kept beside it, is not part of the conversation.
         metrics: None,
         provider_data: None,
         replay: None,
+        whole: None,
+        repair: false,
         ..message.clone()
     };
     let said = history.iter().map(bare).chain(own.iter().map(|message| match &message.replay {
@@ -59,6 +61,8 @@ pub fn system_message(config: &AgentConfig, run: &RunId, created_at: i64) -> Opt
         reasoning: None,
         tool_calls: Vec::new(),
         answers: None,
+        whole: None,
+        repair: false,
         media: Vec::new(),
         provider_data: None,
         replay: None,

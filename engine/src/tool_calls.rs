@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::Retryable;
+use daybook_domain::long_result::WholeResult;
 use daybook_domain::run::{RunEvent, ToolCallCompleted, ToolCallFailed, ToolOutcomeUnknown};
 use daybook_domain::session::{SessionEvent, SessionStateChanged, StatePatch};
 use daybook_domain::tool::Effect;
@@ -14,7 +15,6 @@ use serde_json::{Map, Value};
 
 use crate::drive::{Driver, Exit};
 use crate::frame::FrameBody;
-use crate::model_call::redact_json;
 use crate::plan::{Action, LOST_SECRET, ToolStart, lost_a_secret};
 use crate::start::to_blobs;
 
@@ -24,9 +24,6 @@ const GATHER: Duration = Duration::from_millis(2);
 /// How long before a failed call is tried again, the first time.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// The longest result of a tool, in bytes; what is longer is cut.
-const MAX_RESULT: usize = 1 << 20;
-
 /// The most characters of one word about how far a tool is.
 const MOST_PROGRESS: usize = 4096;
 
@@ -34,6 +31,8 @@ const MOST_PROGRESS: usize = 4096;
 pub(crate) struct ToolEnd {
     call_id: String,
     result: Result<ToolOutput, String>,
+    /// Where all of it is, when it was too long.
+    whole: Option<WholeResult>,
     patch: StatePatch,
     duration: f64,
 }
@@ -83,7 +82,7 @@ impl Driver {
         context.dependencies = Arc::new(dependencies.flatten().unwrap_or_default());
         let (show, engine) = (self.progress.0.clone(), self.engine.clone());
         let (call_id, tool) = (start.call_id.clone(), start.tool.clone());
-        context.with_progress(move |text| {
+        context.with_results(self.long_results()).with_progress(move |text| {
             let text = engine.redactor.text(&text.chars().take(MOST_PROGRESS).collect::<String>());
             // Nobody is hurt by words that are lost because there were too many.
             let _ = show.try_send(FrameBody::ToolProgress { call_id: call_id.clone(), tool: tool.clone(), text });
@@ -166,30 +165,28 @@ impl Driver {
         let (mut facts, mut session) = (Vec::new(), Vec::new());
         for mut end in ends {
             self.in_flight.remove(&end.call_id);
-            self.keep(&mut end).await;
+            self.keep(&mut end).await?;
             self.outcome(end, &mut facts, &mut session);
         }
         self.advance(facts, session).await
     }
 
-    /// Makes an outcome fit to be recorded: large media go to the blob store, and a text that no model could read whole is
-    /// cut.
-    async fn keep(&self, end: &mut ToolEnd) {
-        let Ok(output) = &mut end.result else { return };
-        if output.text.len() > MAX_RESULT {
-            let whole = output.text.len();
-            output.text.truncate(output.text.floor_char_boundary(MAX_RESULT));
-            output.text.push_str(&format!("\n[cut: the first {MAX_RESULT} of {whole} bytes]"));
-        }
+    /// Makes an outcome fit to be recorded: without secrets, and with what is large in the blob store.
+    async fn keep(&self, end: &mut ToolEnd) -> Result<(), Exit> {
+        let said = end.result.as_mut().map_or_else(|error| error, |output| &mut output.text);
+        (*said, end.whole) = self.recorded(said).await?;
+        let Ok(output) = &mut end.result else { return Ok(()) };
         let stored = to_blobs(&self.engine.store, self.live.log, &self.live.subject(), &mut output.media).await;
         if let Err(error) = stored {
             // Nothing is lost by it: the event is larger.
             tracing::warn!(run = %self.live.run_id, %error, "the media of a tool stay in its event");
         }
+        Ok(())
     }
 
     fn outcome(&self, end: ToolEnd, facts: &mut Vec<RunEvent>, session: &mut Vec<SessionEvent>) {
         let (call_id, duration, at_ms) = (end.call_id, end.duration, self.engine.now_ms());
+        let whole = end.whole.into();
         facts.push(match end.result {
             Ok(result) => {
                 if !end.patch.is_empty() {
@@ -200,12 +197,20 @@ impl Driver {
                     }));
                 }
                 let media = Some(result.media).filter(|media| !media.is_empty()).into();
-                let result = redact_json(&self.engine.redactor, &result.text).into();
-                RunEvent::ToolCallCompleted(ToolCallCompleted { call_id, result, media, duration, frame: 0, at_ms })
+                let result = result.text.into();
+                RunEvent::ToolCallCompleted(ToolCallCompleted {
+                    call_id,
+                    result,
+                    whole,
+                    media,
+                    duration,
+                    frame: 0,
+                    at_ms,
+                })
             }
             Err(error) => {
-                let error = self.engine.redactor.text(&error).into();
-                RunEvent::ToolCallFailed(ToolCallFailed { call_id, error, duration, frame: 0, at_ms })
+                let error = error.into();
+                RunEvent::ToolCallFailed(ToolCallFailed { call_id, error, whole, duration, frame: 0, at_ms })
             }
         });
     }
@@ -250,7 +255,7 @@ async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, 
         }
     };
     let patch = if result.is_ok() { context.patch() } else { StatePatch::default() };
-    ToolEnd { call_id, result, patch, duration: started.elapsed().as_secs_f64() }
+    ToolEnd { call_id, result, whole: None, patch, duration: started.elapsed().as_secs_f64() }
 }
 
 /// All attempts together have the time of one call.

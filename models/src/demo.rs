@@ -254,6 +254,8 @@ mod tests {
             reasoning: None,
             tool_calls: vec![],
             answers: None,
+            whole: None,
+            repair: false,
             media: vec![],
             provider_data: None,
             replay: None,

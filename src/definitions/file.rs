@@ -84,6 +84,9 @@ struct Agent {
     /// The shape of its answers: the JSON Schema of an object.
     #[serde(default)]
     output_schema: Option<Spanned<Map<String, Value>>>,
+    /// How often the model is told that its answer misses its shape, and asked again; 2 unless said.
+    #[serde(default)]
+    output_repairs: Option<u32>,
     /// Shown with the agent and kept with its runs.
     #[serde(default)]
     metadata: Option<Spanned<Map<String, Value>>>,
@@ -218,6 +221,7 @@ impl Agent {
             temperature: self.temperature.map(|temperature| temperature.value),
             max_tokens: self.max_tokens,
             output_schema: self.output_schema.map(|schema| Value::Object(schema.value)),
+            output_repairs: self.output_repairs.unwrap_or(bare.output_repairs),
             metadata: self.metadata.map(|values| values.value).unwrap_or_default(),
             ..bare
         }

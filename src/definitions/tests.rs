@@ -87,7 +87,7 @@ fn mistakes_of_shape_have_a_line_and_an_expectation() {
     assert_eq!(
         mistake("agents:\n  - id: my\n    modle: a\n"),
         "daybook.yaml:3:5: unknown field `modle`, expected one of id, name, description, role, instructions, model, \
-         tools, history_runs, session_state, max_iterations, temperature, max_tokens, output_schema, metadata"
+         tools, history_runs, session_state, max_iterations, temperature, max_tokens, output_schema, output_repairs, metadata"
     );
     assert_eq!(
         mistake("agents:\n  - id: my\n    history_runs: many\n"),
@@ -288,7 +288,7 @@ agents:
 daybook.yaml:5:15: base_url: the scripted demo model has no such setting
 daybook.yaml:7:5: id is missing: expected the provider's id of the model, such as gpt-5-mini
 daybook.yaml:10:12: agent \"one\": the model \"gpt\" is not defined; defined are: main, other
-daybook.yaml:13:9: agent \"one\": there is no tool \"web\"; there are: calculator, current_time
+daybook.yaml:13:9: agent \"one\": there is no tool \"web\"; there are: calculator, current_time, read_result
 daybook.yaml:14:9: agent \"one\": the tool \"calculator\" is named twice
 daybook.yaml:15:9: the agent \"one\" is defined already, on line 9
 daybook.yaml:15:9: agent \"one\": no model is named, and there are several: say which of main, other
@@ -473,6 +473,8 @@ fn the_shape_of_an_agents_answers_is_checked() {
     let agent = |schema: &str| format!("agents:\n  - id: a\n    output_schema: {schema}\n");
     let definitions = parse(&agent("{type: object, title: Movie, properties: {year: {type: integer}}}")).unwrap();
     assert_eq!(definitions.agents[0].output_schema.as_ref().unwrap()["title"], "Movie");
+    assert_eq!(definitions.agents[0].output_repairs, 2);
+    assert_eq!(parse("agents:\n  - id: a\n    output_repairs: 0\n").unwrap().agents[0].output_repairs, 0);
     assert!(mistake(&agent("{type: array}")).starts_with("daybook.yaml:3:20: output_schema: root must declare"));
     assert!(mistake(&agent("movie")).starts_with("daybook.yaml:3:20: output_schema: expected"));
 }

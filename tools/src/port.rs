@@ -71,6 +71,26 @@ pub struct ToolContext {
     pub cancelled: CancellationToken,
     state: Arc<Mutex<(Map<String, Value>, StatePatch)>>,
     progress: Option<Progress>,
+    results: Option<Results>,
+}
+
+/// Reads results that were too long for the model: of the run that a call belongs to, and of the runs its model sees.
+#[async_trait]
+pub trait WholeResults: Send + Sync {
+    /// All that is kept of the result of this id; `None` when there is none, or it was erased.
+    ///
+    /// # Errors
+    /// [`ToolError::Failed`] when it cannot be read now.
+    async fn whole(&self, id: &str) -> Result<Option<String>, ToolError>;
+}
+
+#[derive(Clone)]
+struct Results(Arc<dyn WholeResults>);
+
+impl fmt::Debug for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Results")
+    }
 }
 
 /// Where a call tells how far it is.
@@ -103,6 +123,7 @@ impl ToolContext {
             cancelled: CancellationToken::new(),
             state: Arc::new(Mutex::new((state, StatePatch::default()))),
             progress: None,
+            results: None,
         }
     }
 
@@ -110,6 +131,24 @@ impl ToolContext {
     #[must_use]
     pub fn with_progress(self, show: impl Fn(String) + Send + Sync + 'static) -> Self {
         Self { progress: Some(Progress(Arc::new(show))), ..self }
+    }
+
+    /// The same, with long results read from `results`.
+    #[must_use]
+    pub fn with_results(self, results: Arc<dyn WholeResults>) -> Self {
+        Self { results: Some(Results(results)), ..self }
+    }
+
+    /// All that is kept of a result that was too long for the model, by the id in the note that stands in it; `None` when
+    /// neither this run nor an earlier one that its model sees has such a result, or it was erased.
+    ///
+    /// # Errors
+    /// [`ToolError::Failed`] when it cannot be read now.
+    pub async fn whole_result(&self, id: &str) -> Result<Option<String>, ToolError> {
+        match &self.results {
+            Some(Results(results)) => results.whole(id).await,
+            None => Ok(None),
+        }
     }
 
     /// Tells those who watch the run how far the call is. It is shown and forgotten: neither the model nor the log

@@ -1,4 +1,4 @@
-//! Checks what a model wrote against a tool's schema, before the tool runs.
+//! Checks what a model wrote against a schema: a tool's arguments before the tool runs, an answer before it counts.
 
 use std::fmt;
 use std::io;
@@ -23,14 +23,47 @@ const MAX_FAULTS: usize = 5;
 /// together would take a hundred times the memory of the list.
 const MANY_FAULTS: usize = 16 << 10;
 
-/// Checks arguments against one tool's schema, compiled once.
+/// Checks values against one schema, compiled once.
 ///
-/// A schema that is no JSON Schema, or that refers to what is not in it, is not used: then only size and depth are
-/// checked.
+/// A schema that is no JSON Schema, or that refers to what is not in it, is not used: then everything fits.
+pub struct SchemaCheck(Option<Validator>);
+
+impl SchemaCheck {
+    /// Compiles the schema.
+    pub fn new(schema: &Value) -> Self {
+        // A very deep schema would exhaust the stack.
+        let usable = !is_deeper(schema, MAX_DEPTH * 2);
+        Self(usable.then(|| jsonschema::validator_for(schema).ok()).flatten())
+    }
+
+    /// Checks a value.
+    ///
+    /// # Errors
+    /// What is wrong and where, in at most about 1,600 characters, without the value itself.
+    pub fn check(&self, value: &Value) -> Result<(), String> {
+        if is_deeper(value, MAX_DEPTH) {
+            return Err(format!("it is nested more than {MAX_DEPTH} levels deep"));
+        }
+        let Some(validator) = self.0.as_ref().filter(|validator| !validator.is_valid(value)) else { return Ok(()) };
+        if is_longer(value, MANY_FAULTS) {
+            return validator.validate(value).map_err(|error| tell(&error));
+        }
+        let mut errors = validator.iter_errors(value);
+        let mut faults: Vec<String> = errors.by_ref().take(MAX_FAULTS).map(|error| tell(&error)).collect();
+        let more = errors.count();
+        if more > 0 {
+            faults.push(format!("and {more} more faults"));
+        }
+        Err(faults.join("; "))
+    }
+}
+
+/// Checks arguments against one tool's schema, compiled once. Where [`SchemaCheck`] does not use the schema, only size and
+/// depth are checked.
 pub struct ArgumentCheck {
     tool: String,
     known: Vec<String>,
-    validator: Option<Validator>,
+    schema: SchemaCheck,
 }
 
 impl fmt::Debug for ArgumentCheck {
@@ -46,18 +79,16 @@ impl ArgumentCheck {
     /// Compiles the schema of the tool's arguments.
     pub fn new(spec: &ToolSpec) -> Self {
         let known = spec.parameters.get("properties").and_then(Value::as_object);
-        // A very deep schema would exhaust the stack.
-        let usable = !is_deeper(&spec.parameters, MAX_DEPTH * 2);
         Self {
             tool: spec.name.clone(),
             known: known.map(|known| known.keys().cloned().collect()).unwrap_or_default(),
-            validator: usable.then(|| jsonschema::validator_for(&spec.parameters).ok()).flatten(),
+            schema: SchemaCheck::new(&spec.parameters),
         }
     }
 
     /// Whether arguments are checked against the schema, and not only for their size and depth.
     pub fn checks_schema(&self) -> bool {
-        self.validator.is_some()
+        self.schema.0.is_some()
     }
 
     /// Checks the arguments of a call.
@@ -71,22 +102,7 @@ impl ArgumentCheck {
         if is_longer(arguments, MAX_BYTES) {
             return Err(self.refuse(&format!("the arguments are longer than {MAX_BYTES} bytes")));
         }
-        let Some(validator) = &self.validator else { return Ok(()) };
-        let long = is_longer(arguments, MANY_FAULTS);
-        let arguments = Value::Object(arguments.clone());
-        if validator.is_valid(&arguments) {
-            return Ok(());
-        }
-        if long {
-            return validator.validate(&arguments).map_err(|error| self.refuse(&tell(&error)));
-        }
-        let mut errors = validator.iter_errors(&arguments);
-        let mut faults: Vec<String> = errors.by_ref().take(MAX_FAULTS).map(|error| tell(&error)).collect();
-        let more = errors.count();
-        if more > 0 {
-            faults.push(format!("and {more} more faults"));
-        }
-        Err(self.refuse(&faults.join("; ")))
+        self.schema.check(&Value::Object(arguments.clone())).map_err(|fault| self.refuse(&fault))
     }
 
     fn refuse(&self, fault: &str) -> ToolError {
@@ -119,7 +135,7 @@ fn is_deeper(value: &Value, levels: usize) -> bool {
     false
 }
 
-fn is_longer(arguments: &Map<String, Value>, most: usize) -> bool {
+fn is_longer(value: &impl serde::Serialize, most: usize) -> bool {
     struct Left(usize);
     impl io::Write for Left {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -131,7 +147,7 @@ fn is_longer(arguments: &Map<String, Value>, most: usize) -> bool {
             Ok(())
         }
     }
-    serde_json::to_writer(Left(most), arguments).is_err()
+    serde_json::to_writer(Left(most), value).is_err()
 }
 
 #[cfg(test)]
@@ -178,6 +194,19 @@ mod tests {
         let list = json!({"properties": {"l": {"items": {"type": "string"}}}});
         let first = check(list, &json!({"l": vec![1; 100_000]})).unwrap_err();
         assert!(first.contains("at /l/0") && !first.contains("/l/1"), "{first}");
+    }
+
+    #[test]
+    fn an_answer_is_told_its_faults_without_itself() {
+        let check = SchemaCheck::new(&booking());
+        assert_eq!(check.check(&json!({"city": "Oslo", "nights": 2})), Ok(()));
+        let fault = check.check(&json!({"nights": "two hundred"})).unwrap_err();
+        assert!(fault.contains("\"city\" is a required property") && fault.contains("at /nights: "), "{fault}");
+        assert!(!fault.contains("hundred"), "{fault}");
+        let nested = (0..MAX_DEPTH).fold(json!(1), |inner, _| json!({"a": inner}));
+        assert_eq!(SchemaCheck::new(&json!({})).check(&nested), Ok(()));
+        assert!(SchemaCheck::new(&json!({})).check(&json!([nested])).unwrap_err().contains("64 levels"));
+        assert_eq!(SchemaCheck::new(&json!({"type": "nonsense"})).check(&json!(5)), Ok(()));
     }
 
     #[test]

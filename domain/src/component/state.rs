@@ -89,6 +89,9 @@ pub struct AgentConfig {
     /// The shape of its answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<OutputSchema>,
+    /// How often the model is told that its answer misses its shape, and asked again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub output_repairs: u32,
     /// Its tools.
     #[serde(default)]
     pub tools: Vec<ToolSpec>,
@@ -109,6 +112,11 @@ pub struct AgentConfig {
 /// The most model calls of one run, unless configured.
 fn default_max_iterations() -> u32 {
     25
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl AgentConfig {

@@ -15,6 +15,7 @@ pub(crate) fn config() -> AgentConfig {
         temperature: None,
         max_tokens: None,
         output_schema: None,
+        output_repairs: 0,
         tools: vec![],
         history_runs: 3,
         session_state: Map::from_iter([("b".into(), json!(1)), ("a".into(), json!(2))]),

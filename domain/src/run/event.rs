@@ -8,6 +8,7 @@ use super::requirement::{Decision, Requirement};
 use crate::component::ComponentRef;
 use crate::event::{DomainEvent, events};
 use crate::ids::{ApprovalId, RunId, SessionId, UserId};
+use crate::long_result::WholeResult;
 use crate::media::Media;
 use crate::message::{CallMetrics, Message, Replay, ToolCall};
 use crate::output::OutputSchema;
@@ -161,6 +162,20 @@ impl From<ToolCall> for RequestedCall {
     }
 }
 
+/// The answer does not have the shape it must have, and the model is told so. It is asked again: what it said is no part of
+/// what the run says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerMissed {
+    /// The model call that gave the answer.
+    pub call_id: String,
+    /// Counts the run's repairs from 1.
+    pub repair: u32,
+    /// What the model is told, word for word.
+    pub told: Personal<String>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
 /// What kind of thing went wrong; shown to clients as `error_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -230,8 +245,11 @@ pub struct ToolCallRequested {
 pub struct ToolCallCompleted {
     /// The call.
     pub call_id: String,
-    /// What it said.
+    /// What it said, as the model reads it: of a long result the beginning and the end.
     pub result: Personal<String>,
+    /// Where all of it is, when it was too long.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub whole: Personal<Option<WholeResult>>,
     /// Media that came with it.
     #[serde(default, skip_serializing_if = "Personal::is_absent")]
     pub media: Personal<Option<Vec<Media>>>,
@@ -248,8 +266,11 @@ pub struct ToolCallCompleted {
 pub struct ToolCallFailed {
     /// The call.
     pub call_id: String,
-    /// What went wrong, as the model reads it.
+    /// What went wrong, as the model reads it: of a long text the beginning and the end.
     pub error: Personal<String>,
+    /// Where all of it is, when it was too long.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub whole: Personal<Option<WholeResult>>,
     /// Seconds it took.
     pub duration: f64,
     /// The index of the `ToolCallCompleted` frame, which the `ToolCallError` frame follows.
@@ -419,6 +440,8 @@ events! {
         ModelCallRequested(ModelCallRequested) = 1,
         /// The model answered.
         ModelCallCompleted(ModelCallCompleted) = 1,
+        /// The answer does not have its shape; the model is asked again.
+        AnswerMissed(AnswerMissed) = 1,
         /// The model call failed for good.
         ModelCallFailed(ModelCallFailed) = 1,
         /// A tool is about to be called.

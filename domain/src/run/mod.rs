@@ -5,7 +5,10 @@ mod event;
 mod next;
 #[cfg(test)]
 mod pause_tests;
+#[cfg(test)]
+mod repair_tests;
 mod requirement;
+mod said;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -13,9 +16,10 @@ mod tools;
 
 pub use command::{OnBusy, RunCommand, RunError, RunMode};
 pub use event::{
-    CancelRequested, ErrorKind, Forked, ModelCallCompleted, ModelCallFailed, ModelCallRequested, RequestedCall,
-    RequirementResolved, RunAccepted, RunCancelled, RunContinued, RunEvent, RunFailed, RunPaused, RunReplaced,
-    RunStage, RunSucceeded, RunTakenOver, ToolCallCompleted, ToolCallFailed, ToolCallRequested, ToolOutcomeUnknown,
+    AnswerMissed, CancelRequested, ErrorKind, Forked, ModelCallCompleted, ModelCallFailed, ModelCallRequested,
+    RequestedCall, RequirementResolved, RunAccepted, RunCancelled, RunContinued, RunEvent, RunFailed, RunPaused,
+    RunReplaced, RunStage, RunSucceeded, RunTakenOver, ToolCallCompleted, ToolCallFailed, ToolCallRequested,
+    ToolOutcomeUnknown,
 };
 pub use next::{Ending, Next};
 pub use requirement::{

@@ -77,7 +77,9 @@ impl RunState {
         }
         let last = self.own_messages().iter().rev().find(|message| message.role == crate::message::Role::Assistant);
         match last {
-            Some(message) if message.tool_calls.is_empty() => Next::Finish(Ending::Succeed),
+            Some(message) if message.tool_calls.is_empty() && !self.is_being_repaired() => {
+                Next::Finish(Ending::Succeed)
+            }
             _ if self.iterations >= max_iterations => {
                 let message = format!(
                     "The run stopped after {max_iterations} model calls, the most it may make (max_iterations)."

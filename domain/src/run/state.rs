@@ -9,7 +9,7 @@ use super::event::{
     CancelRequested, ErrorKind, ModelCallCompleted, ModelCallRequested, RunAccepted, RunContinued, RunEvent, RunStage,
 };
 use super::requirement::Requirement;
-use super::tools::{ToolOutcome, ToolRecord};
+use super::tools::{Attached, ToolOutcome, ToolRecord};
 use crate::component::ComponentRef;
 use crate::ids::{RunId, SessionId, UserId};
 use crate::message::{CallMetrics, Message, Role, ToolCall};
@@ -168,28 +168,6 @@ impl RunState {
         self.accepted.as_ref().map(|accepted| &accepted.component)
     }
 
-    /// Everything the model said in this run, in order: what a watcher's text frames add up to.
-    pub fn content(&self) -> String {
-        let said = self.own_messages().iter().filter(|message| message.role == Role::Assistant);
-        said.filter_map(|message| message.content.as_deref()).chain(self.partial.as_deref()).collect()
-    }
-
-    /// What the model said last.
-    pub fn answer(&self) -> Option<&str> {
-        let said = self.own_messages().iter().rev().filter(|message| message.role == Role::Assistant);
-        said.filter_map(|message| message.content.as_deref()).next()
-    }
-
-    /// What the model thought aloud, all of it.
-    pub fn reasoning(&self) -> String {
-        self.own_messages().iter().filter_map(|message| message.reasoning.as_deref()).collect()
-    }
-
-    /// What was said in this run itself, without what it took over from another.
-    pub fn own_messages(&self) -> &[Message] {
-        self.messages.get(self.base..).unwrap_or_default()
-    }
-
     /// The id of this run's message at `index`: the same in every fold.
     pub fn message_id(run: &RunId, index: usize) -> String {
         derived_id(run, &format!("message {index}"))
@@ -243,6 +221,7 @@ impl RunState {
         let (fits, id) = match event {
             RunEvent::ModelCallCompleted(e) => (open_model(&e.call_id), &e.call_id),
             RunEvent::ModelCallFailed(e) => (open_model(&e.call_id), &e.call_id),
+            RunEvent::AnswerMissed(e) => (self.ends_with_an_answer(), &e.call_id),
             RunEvent::ToolCallRequested(e) => (may_start(&e.call_id), &e.call_id),
             RunEvent::RequirementResolved(e) => (asked(&e.call_id), &e.call_id),
             RunEvent::Continued(_) if self.open_requirements().next().is_some() => return Err(RunError::Unanswered),
@@ -265,6 +244,11 @@ impl RunState {
             }
             RunEvent::ModelCallRequested(e) => self.model_requested(e),
             RunEvent::ModelCallCompleted(e) => self.model_completed(e),
+            RunEvent::AnswerMissed(e) => {
+                let told = e.told.get().cloned();
+                self.push_message(Role::User, told, e.at_ms, |message| message.repair = true);
+                self.saw(self.next_frame, e.at_ms);
+            }
             RunEvent::ModelCallFailed(e) => {
                 self.open_call = None;
                 self.partial = e.partial.get().cloned().flatten();
@@ -279,16 +263,18 @@ impl RunState {
             RunEvent::ToolCallCompleted(e) => {
                 let result = ToolOutcome::Completed(e.result.get().cloned().unwrap_or_default());
                 let media = e.media.get().cloned().flatten().unwrap_or_default();
-                self.tool_ended(&e.call_id, result, e.duration, e.at_ms, media);
+                let attached = Attached { media, whole: e.whole.get().cloned().flatten() };
+                self.tool_ended(&e.call_id, result, e.duration, e.at_ms, attached);
                 self.saw(e.frame + 1, e.at_ms);
             }
             RunEvent::ToolCallFailed(e) => {
                 let error = e.error.get().cloned().unwrap_or_default();
-                self.tool_ended(&e.call_id, ToolOutcome::Failed(error), e.duration, e.at_ms, Vec::new());
+                let attached = Attached { media: Vec::new(), whole: e.whole.get().cloned().flatten() };
+                self.tool_ended(&e.call_id, ToolOutcome::Failed(error), e.duration, e.at_ms, attached);
                 self.saw(e.frame + 2, e.at_ms);
             }
             RunEvent::ToolOutcomeUnknown(e) => {
-                self.tool_ended(&e.call_id, ToolOutcome::Unknown, 0.0, e.at_ms, Vec::new());
+                self.tool_ended(&e.call_id, ToolOutcome::Unknown, 0.0, e.at_ms, Attached::default());
                 self.saw(self.next_frame, e.at_ms);
             }
             RunEvent::Paused(e) => {
@@ -411,6 +397,8 @@ impl RunState {
             reasoning: None,
             tool_calls: Vec::new(),
             answers: None,
+            whole: None,
+            repair: false,
             media: Vec::new(),
             provider_data: None,
             replay: None,

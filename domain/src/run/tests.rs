@@ -32,7 +32,7 @@ pub(crate) fn accepted(admission: Admission) -> RunEvent {
     })
 }
 
-fn model_requested(iteration: u32, attempt: u32) -> RunEvent {
+pub(crate) fn model_requested(iteration: u32, attempt: u32) -> RunEvent {
     RunEvent::ModelCallRequested(ModelCallRequested {
         call_id: format!("m-{iteration}"),
         iteration,
@@ -46,7 +46,7 @@ fn model_requested(iteration: u32, attempt: u32) -> RunEvent {
     })
 }
 
-fn model_completed(iteration: u32, text: &str, tools: &[&str]) -> RunEvent {
+pub(crate) fn model_completed(iteration: u32, text: &str, tools: &[&str]) -> RunEvent {
     let call = |id: &&str| RequestedCall { id: (*id).into(), name: "tool".into(), arguments: "{}".to_owned().into() };
     RunEvent::ModelCallCompleted(ModelCallCompleted {
         call_id: format!("m-{iteration}"),
@@ -74,11 +74,12 @@ fn tool_requested(id: &str, effect: Effect, attempt: u32) -> RunEvent {
     })
 }
 
-fn tool_completed(id: &str) -> RunEvent {
+pub(crate) fn tool_completed(id: &str) -> RunEvent {
     let (call_id, result) = (id.to_owned(), "ok".to_owned().into());
     RunEvent::ToolCallCompleted(ToolCallCompleted {
         call_id,
         result,
+        whole: None.into(),
         media: None.into(),
         duration: 0.5,
         frame: 6,
@@ -86,11 +87,11 @@ fn tool_completed(id: &str) -> RunEvent {
     })
 }
 
-fn cancel_requested() -> RunEvent {
+pub(crate) fn cancel_requested() -> RunEvent {
     RunEvent::CancelRequested(CancelRequested { by: "anonymous".into(), why: None.into(), at_ms: 3_000 })
 }
 
-fn succeeded() -> RunEvent {
+pub(crate) fn succeeded() -> RunEvent {
     RunEvent::Succeeded(RunSucceeded { session_state: Map::new().into(), duration: 1.0, frame: 9, at_ms: 4_000 })
 }
 
@@ -108,13 +109,13 @@ fn cancelled() -> RunEvent {
     })
 }
 
-fn state(events: &[RunEvent]) -> RunState {
+pub(crate) fn state(events: &[RunEvent]) -> RunState {
     let mut state = RunState::default();
     events.iter().for_each(|event| state.evolve(event));
     state
 }
 
-fn given(events: &[RunEvent]) -> cqrs_es::test::AggregateTestExecutor<RunState> {
+pub(crate) fn given(events: &[RunEvent]) -> cqrs_es::test::AggregateTestExecutor<RunState> {
     TestFramework::with(()).given(events.to_vec())
 }
 

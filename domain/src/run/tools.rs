@@ -7,6 +7,7 @@ use super::event::{RequirementResolved, ToolCallRequested};
 use super::requirement::{Decision, Given, REJECTED, Requirement, RequirementKind};
 use super::state::RunState;
 use crate::ids::ApprovalId;
+use crate::long_result::WholeResult;
 use crate::media::Media;
 use crate::message::{Answered, Role, ToolCall};
 use crate::tool::Effect;
@@ -38,6 +39,9 @@ pub struct ToolRecord {
     pub attempts: u32,
     /// How it went, once known.
     pub outcome: Option<ToolOutcome>,
+    /// Where all of its result is, when that was too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<WholeResult>,
     /// Unix milliseconds of the request, then of the outcome.
     pub started_ms: i64,
     /// Unix milliseconds of the outcome.
@@ -81,6 +85,7 @@ impl ToolRecord {
             idempotency_key: String::new(),
             attempts: 0,
             outcome: None,
+            whole: None,
             started_ms: at_ms,
             ended_ms: 0,
             duration: 0.0,
@@ -119,10 +124,22 @@ impl ToolRecord {
     }
 }
 
+/// What comes with the words of an outcome.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    pub media: Vec<Media>,
+    pub whole: Option<WholeResult>,
+}
+
 impl RunState {
     /// The call of this id.
     pub fn tool(&self, call_id: &str) -> Option<&ToolRecord> {
         self.tools.iter().find(|tool| tool.call.id == call_id)
+    }
+
+    /// The long result of this id that this run got, or took over from another.
+    pub fn whole_result(&self, id: &str) -> Option<&WholeResult> {
+        self.messages.iter().filter_map(|message| message.whole.as_ref()).find(|whole| whole.is_called(id))
     }
 
     fn tool_mut(&mut self, call_id: &str) -> Option<&mut ToolRecord> {
@@ -187,7 +204,7 @@ impl RunState {
             }
             Decision::Chosen | Decision::Executed => ToolOutcome::Completed(given.result.unwrap_or_default()),
         };
-        self.tool_ended(&e.call_id, outcome, 0.0, e.at_ms, Vec::new());
+        self.tool_ended(&e.call_id, outcome, 0.0, e.at_ms, Attached::default());
     }
 
     pub(super) fn tool_ended(
@@ -196,12 +213,13 @@ impl RunState {
         outcome: ToolOutcome,
         duration: f64,
         at_ms: i64,
-        media: Vec<Media>,
+        attached: Attached,
     ) {
         let Some(tool) = self.tool_mut(call_id) else { return };
         tool.ended_ms = at_ms;
         tool.duration = duration;
         tool.outcome = Some(outcome.clone());
+        tool.whole.clone_from(&attached.whole);
         let (content, failed) = match outcome {
             ToolOutcome::Completed(result) => (result, false),
             ToolOutcome::Failed(error) | ToolOutcome::Rejected(error) => (error, true),
@@ -212,7 +230,7 @@ impl RunState {
         let answers = Answered { call_id: call_id.to_owned(), tool: tool.call.name.clone(), arguments, failed };
         self.push_message(Role::Tool, Some(content), at_ms, |message| {
             message.answers = Some(answers);
-            message.media = media;
+            (message.media, message.whole) = (attached.media, attached.whole);
         });
     }
 }

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
 
+mod long_results;
 mod nodes;
 mod pauses;
+mod repairs;
 mod runs;
 mod world;

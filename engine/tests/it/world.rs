@@ -1,6 +1,6 @@
 //! A scripted model, counted tools, a manual clock, and a real log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,9 @@ use daybook_domain::ids::{ComponentId, LogId, RunId, SessionId, StreamId};
 use daybook_domain::media::{Media, MediaContent, MediaKind};
 use daybook_domain::message::{CallMetrics, Replay, ToolCall};
 use daybook_domain::run::{OnBusy, RunMode, RunState};
+use daybook_domain::session::SessionEvent;
 use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, Gate, OnExpiry, ToolSpec};
+use daybook_domain::usage::Usage;
 use daybook_engine::{Engine, EngineOptions, Outcome, Ports, Registry};
 use daybook_models::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, ModelError, ModelInfo};
 use daybook_store::embedded::{Embedded, EmbeddedOptions};
@@ -97,6 +99,7 @@ pub fn pieces(text: &'static str) -> impl stream::Stream<Item = Result<ChatEvent
 }
 
 pub fn done(text: &str, tool_calls: Vec<ToolCall>) -> ChatEvent {
+    let usage = Usage { input_tokens: 2, output_tokens: 1, total_tokens: 3, ..Usage::default() };
     ChatEvent::Done(Box::new(ChatResponse {
         text: text.to_owned(),
         reasoning: None,
@@ -104,7 +107,7 @@ pub fn done(text: &str, tool_calls: Vec<ToolCall>) -> ChatEvent {
         tool_calls,
         finish_reason: "stop".into(),
         provider_data: Some(json!({"id": "x"})),
-        metrics: CallMetrics::default(),
+        metrics: CallMetrics { usage, ..CallMetrics::default() },
     }))
 }
 
@@ -134,8 +137,15 @@ impl Tool for Counted {
         if arguments.get("fail").is_some() {
             return Err(ToolError::failed("it broke"));
         }
-        if arguments.get("long").is_some() {
-            return Ok("x".repeat(2 << 20).into());
+        if let Some(bytes) = arguments.get("long").and_then(Value::as_u64) {
+            return Ok(long_text(usize::try_from(bytes).unwrap()).into());
+        }
+        if let Some(text) = arguments.get("error").and_then(Value::as_u64) {
+            return Err(ToolError::failed(long_text(usize::try_from(text).unwrap())));
+        }
+        if arguments.get("json").is_some() {
+            let item = |n: u32| json!({"n": n, "password": format!("hunter{n}")});
+            return Ok(Value::from_iter((0..10_000).map(item)).to_string().into());
         }
         let mut output = ToolOutput::from("ok");
         if arguments.get("picture").is_some() {
@@ -151,6 +161,22 @@ impl Tool for Counted {
         }
         Ok(output)
     }
+}
+
+/// What looks like a token, and stands in the middle of every long text.
+pub const TOKEN: &str = "sk-abcdefghijklmnopqrstuvwxyz0123456789";
+
+/// A text of so many bytes, or a few more, each line another; its letters have one to four bytes.
+pub fn long_text(bytes: usize) -> String {
+    let lines = |from: usize, to: usize| (from..to).map(|n| format!("{n} größer € 🦀\n")).collect::<String>();
+    let half = lines(0, bytes / 40);
+    let mut text = format!("{half}token {TOKEN}\n");
+    let mut at = bytes / 40;
+    while text.len() < bytes {
+        text.push_str(&lines(at, at + 1));
+        at += 1;
+    }
+    text
 }
 
 pub struct World {
@@ -196,9 +222,14 @@ impl World {
     }
 
     pub async fn engine(&self) -> Engine {
+        self.engine_of(config(), ToolSet::new()).await
+    }
+
+    /// With this agent, and these tools beside the counted ones.
+    pub async fn engine_of(&self, config: AgentConfig, more: ToolSet) -> Engine {
         let mut registry = Registry::default();
         registry.add_model("main", self.model.clone());
-        let mut tools: ToolSet = BTreeMap::new();
+        let mut tools = more;
         for (name, effect) in [("pure", Effect::Pure), ("idem", Effect::Idempotent), ("harm", Effect::Unsafe)] {
             let spec = ToolSpec::new(name, "", json!({"type": "object"})).effect(effect);
             tools.insert(name.into(), self.counted(spec));
@@ -206,7 +237,7 @@ impl World {
         for spec in gated() {
             tools.insert(spec.name.clone(), self.counted(spec));
         }
-        registry.add_agent(config(), tools).unwrap();
+        registry.add_agent(config, tools).unwrap();
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let ports = Ports {
             clock: Arc::new(move || clock.load(Ordering::SeqCst)),
@@ -226,6 +257,16 @@ impl World {
         let node = engine.node_id().to_owned();
         engine.abandon();
         self.store.declare_dead(&node).await.unwrap();
+    }
+
+    /// The runs of a session, in the order in which they were let in.
+    pub async fn runs_of(&self, session: &SessionId) -> Vec<RunId> {
+        let recorded = self.store.read_stream(LOG, &StreamId::session(session), 0).await.unwrap();
+        let admitted = |event| match event {
+            DomainEvent::Session(SessionEvent::RunAdmitted(admitted)) => Some(admitted.run_id),
+            _ => None,
+        };
+        recorded.into_iter().filter_map(|recorded| admitted(recorded.event)).collect()
     }
 
     pub async fn kinds(&self, run: &RunId) -> Vec<String> {
@@ -286,6 +327,7 @@ pub fn config() -> AgentConfig {
         temperature: None,
         max_tokens: None,
         output_schema: None,
+        output_repairs: 0,
         tools: vec![],
         history_runs: 2,
         session_state: Map::new(),

@@ -213,6 +213,8 @@ pub fn message(role: Role, content: &str) -> Message {
         reasoning: None,
         tool_calls: vec![],
         answers: None,
+        whole: None,
+        repair: false,
         media: vec![],
         provider_data: None,
         replay: None,

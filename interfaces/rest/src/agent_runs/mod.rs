@@ -12,6 +12,7 @@ mod get;
 mod list;
 mod media;
 mod media_types;
+mod result;
 mod resume;
 
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
         create::CreateRun(state.clone()),
         list::ListRuns(state.clone()),
         get::GetRun(state.clone()),
+        result::GetResult(state.clone()),
         cancel::CancelAgentRun(state.clone()),
         continue_run::ContinueAgentRun(state.clone()),
         checkpoints::Checkpoints(state.clone()),

@@ -157,6 +157,7 @@ mod tests {
             temperature: None,
             max_tokens: None,
             output_schema: None,
+            output_repairs: 0,
             tools: Vec::new(),
             history_runs: 0,
             session_state: serde_json::Map::new(),

@@ -7,6 +7,7 @@ use daybook_domain::run::RunState;
 use serde_json::{Value, json};
 
 use super::members::Members;
+use super::tool::whole_result;
 use super::{media, metrics};
 
 /// A message; `from_history` is whether an earlier run said it.
@@ -31,6 +32,10 @@ pub(crate) fn message(message: &Message, from_history: bool) -> Value {
         .list("files", media::of_kind(&message.media, MediaKind::File))
         .maybe("provider_data", message.provider_data.clone())
         .maybe("metrics", message.metrics.as_ref().map(metrics::of_call));
+    let members = members
+        .maybe("whole_result", message.whole.as_ref().map(whole_result))
+        // A client that shows what people said leaves it out.
+        .maybe("repair", message.repair.then_some(true));
     let members = match &message.answers {
         None => members,
         Some(answered) => members
@@ -57,6 +62,8 @@ pub(crate) fn of_run(state: &RunState, config: &AgentConfig, history: &[Message]
         reasoning: None,
         tool_calls: Vec::new(),
         answers: None,
+        whole: None,
+        repair: false,
         media: Vec::new(),
         provider_data: None,
         replay: None,

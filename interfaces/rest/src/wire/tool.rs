@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use daybook_domain::ids::RunId;
+use daybook_domain::long_result::WholeResult;
 use daybook_domain::run::{
     Choice, Decision, InputField, Question, Requirement, RequirementKind, ToolOutcome, ToolRecord, questions,
 };
@@ -41,7 +42,7 @@ pub(crate) fn execution(tool: &ToolRecord, told: Told) -> Value {
     let confirms = asks(RequirementKind::Confirmation).or(asks(RequirementKind::UnknownOutcome));
     let settled = told == Told::InRun && !tool.is_open();
     let silent = tool.asked.as_ref().is_some_and(|asked| asked.silent).then_some(true);
-    json!({
+    let mut shown = json!({
         "tool_call_id": tool.call.id,
         "tool_name": tool.call.name,
         "tool_args": arguments(tool),
@@ -63,7 +64,21 @@ pub(crate) fn execution(tool: &ToolRecord, told: Told) -> Value {
         "approval_type": approval_type(tool),
         "approval_id": tool.approval,
         "parent_tool_call_id": null,
-    })
+    });
+    if let Some(whole) = &tool.whole {
+        shown["whole_result"] = whole_result(whole);
+    }
+    shown
+}
+
+/// Where all of a long result is: under `/agents/{agent_id}/runs/{run_id}/results/{id}`.
+pub(crate) fn whole_result(whole: &WholeResult) -> Value {
+    Members::default()
+        .with("id", whole.id())
+        .with("bytes", whole.len)
+        .with("sha256", whole.hash.as_str())
+        .maybe("lost_bytes", Some(whole.lost).filter(|lost| *lost > 0))
+        .done()
 }
 
 fn confirmed(tool: &ToolRecord) -> Option<bool> {
@@ -233,6 +248,17 @@ pub(crate) mod tests {
         let done = execution(&record(Some(ToolOutcome::Completed("Sunny".to_owned()))), Told::InEvent);
         assert_eq!((&done["tool_call_error"], &done["result"]), (&json!(false), &json!("Sunny")));
         assert_eq!(done["metrics"]["start_time"], 1_795_442_143.123);
+    }
+
+    #[test]
+    fn a_long_result_says_where_all_of_it_is() {
+        let hash = "0123456789abcdef".repeat(4);
+        let whole = WholeResult { hash: hash.clone(), len: 70_000, lost: 0, beginning: 3, end: 2 };
+        let shown =
+            |whole| execution(&ToolRecord { whole: Some(whole), ..record(None) }, Told::InRun)["whole_result"].take();
+        let expected = json!({"id": "0123456789abcdef", "bytes": 70_000, "sha256": hash});
+        assert_eq!(shown(whole.clone()), expected);
+        assert_eq!(shown(WholeResult { lost: 5, ..whole })["lost_bytes"], 5);
     }
 
     #[test]
