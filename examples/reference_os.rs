@@ -57,6 +57,12 @@ struct Table {
 }
 
 #[derive(Deserialize, JsonSchema)]
+struct Lines {
+    /// How many.
+    lines: u32,
+}
+
+#[derive(Deserialize, JsonSchema)]
 struct City {
     city: String,
 }
@@ -247,7 +253,9 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
             agent = agent.tool(name);
         }
     }
-    builder.agent(agent).agent(asking)
+    let report = FunctionTool::new("report", "Says so many lines.", Effect::Pure, report);
+    let reporting = AgentDefinition::new("report-agent").name("Report Agent").tool("report").tool("read_result");
+    builder.tool(report).agent(agent).agent(asking).agent(reporting)
 }
 
 /// One short write to a file opened for appending, so that a kill leaves whole lines: tool, call, key, process, and when.
@@ -255,6 +263,15 @@ fn write_down(calls: &Path, tool: &str, context: &ToolContext) -> std::io::Resul
     let (process, at) = (std::process::id(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     let line = format!("{tool} {} {} {process} {}\n", context.call_id, context.idempotency_key, at.as_millis());
     OpenOptions::new().create(true).append(true).open(calls)?.write_all(line.as_bytes())
+}
+
+/// A long result with what looks like a token in its middle.
+async fn report(_: ToolContext, args: Lines) -> Result<String, ToolError> {
+    let line = |n: u32| match n == args.lines / 2 {
+        true => "Bearer abcdefghijklmnopqrstuvwxyz0123456789\n".to_owned(),
+        false => format!("{n} is größer than € {n}\n"),
+    };
+    std::future::ready(Ok((0..args.lines).map(line).collect())).await
 }
 
 async fn get_weather(_: ToolContext, args: City) -> Result<String, ToolError> {

@@ -21,6 +21,9 @@ use super::eventually;
 /// Before the script in a message.
 const MARK: &str = "script:";
 
+/// How Daybook begins when it tells a model that its answer misses its shape: no person says that.
+const REPAIR: &str = "Your answer does not have the shape";
+
 /// What is said where there is no script.
 const REPLY: [&str; 3] = ["Hi", " Alice", "!"];
 
@@ -205,10 +208,15 @@ fn text_of(content: &Value) -> String {
     }
 }
 
+/// Whether a person says it.
+fn is_said(message: &Value) -> bool {
+    message["role"] == "user" && !text_of(&message["content"]).starts_with(REPAIR)
+}
+
 /// The last message of a person.
 fn said_last(request: &Value) -> String {
     let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    messages.iter().rfind(|message| message["role"] == "user").map(|last| text_of(&last["content"])).unwrap_or_default()
+    messages.iter().rfind(|message| is_said(message)).map(|last| text_of(&last["content"])).unwrap_or_default()
 }
 
 /// The step that comes next: one for each answer since a person spoke.
@@ -218,7 +226,7 @@ fn next_step(request: &Value) -> Step {
     let mut scripts = serde_json::Deserializer::from_str(script).into_iter::<Script>();
     let Some(Ok(Script(steps))) = scripts.next() else { return usual() };
     let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let answers = messages.iter().rev().take_while(|message| message["role"] != "user");
+    let answers = messages.iter().rev().take_while(|message| !is_said(message));
     let done = answers.filter(|message| message["role"] == "assistant").count();
     steps.into_iter().nth(done).unwrap_or_else(usual)
 }
