@@ -73,6 +73,6 @@ fn what_is_wrong_with_a_source_has_a_line() {
     let agent = "tools: {docs: {files: {root: .}}}\nagents:\n  - id: a\n    tools: [dosc]\n";
     assert_eq!(
         mistake(agent),
-        "daybook.yaml:4:13: agent \"a\": there is no tool \"dosc\"; there are: calculator, current_time, docs"
+        "daybook.yaml:4:13: agent \"a\": there is no tool \"dosc\"; there are: calculator, current_time, read_result, docs"
     );
 }
