@@ -48,9 +48,9 @@ async fn a_source_is_named_whole_or_by_one_of_its_tools() {
     assert_eq!(names(&toolbox, "calculator"), ["calculator"]);
     let told = |name| toolbox.named(name).map(|_| ()).unwrap_err();
     assert_eq!(told("a.a_y"), "the source \"a\" has no tool \"a_y\"; it has: x, y");
-    assert_eq!(told("c"), "there is no tool \"c\"; there are: calculator, current_time, a, b");
+    assert_eq!(told("c"), "there is no tool \"c\"; there are: calculator, current_time, read_result, a, b");
     let all: Vec<_> = toolbox.all().keys().map(String::as_str).collect();
-    assert_eq!(all, ["a_x", "a_y", "calculator", "current_time", "x"]);
+    assert_eq!(all, ["a_x", "a_y", "calculator", "current_time", "read_result", "x"]);
 }
 
 #[tokio::test]
