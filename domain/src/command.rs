@@ -86,6 +86,8 @@ pub enum Command {
     WatchApproval(ApprovalId),
     /// Copy a session, so that the copy can go another way.
     ForkSession(ForkSession),
+    /// Summarise what was said early in a session.
+    CompactSession(CompactSession),
 }
 
 impl From<StartRun> for Command {
@@ -109,6 +111,12 @@ impl From<ResolveApproval> for Command {
 impl From<ForkSession> for Command {
     fn from(command: ForkSession) -> Self {
         Self::ForkSession(command)
+    }
+}
+
+impl From<CompactSession> for Command {
+    fn from(command: CompactSession) -> Self {
+        Self::CompactSession(command)
     }
 }
 
@@ -214,6 +222,17 @@ pub struct ResolveApproval {
 #[derive(Debug, Clone)]
 pub struct ForkSession {
     /// The component the caller named.
+    pub component: ComponentRef,
+    /// The session.
+    pub session_id: SessionId,
+    /// Who asks; another's session is unknown.
+    pub user_id: Option<UserId>,
+}
+
+/// Summarise what was said early in a session, where its agent is configured to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CompactSession {
+    /// The component the caller named; its model writes the summary.
     pub component: ComponentRef,
     /// The session.
     pub session_id: SessionId,

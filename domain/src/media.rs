@@ -60,3 +60,14 @@ pub struct Media {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
 }
+
+impl Media {
+    /// How many bytes of text a model is given for it; `None` for what is not text, or is read elsewhere.
+    pub fn text_bytes(&self) -> Option<usize> {
+        match &self.content {
+            MediaContent::Text(words) => Some(words.len()),
+            MediaContent::Blob { len, text: true, .. } => Some(usize::try_from(*len).unwrap_or(usize::MAX)),
+            MediaContent::Base64(_) | MediaContent::Url(_) | MediaContent::Blob { .. } => None,
+        }
+    }
+}

@@ -219,7 +219,7 @@ fn failed(inner: &Inner, run: &Standing, state: &ApprovalState) -> StreamWrite {
         config: &run.config,
         now_ms: inner.now_ms(),
         fresh_id: &*inner.ports.ids,
-        history: (&[], &[]),
+        history: Default::default(),
         granted: false,
         in_flight: &Default::default(),
         checks: &Default::default(),

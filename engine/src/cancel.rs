@@ -112,7 +112,7 @@ async fn end_paused(
         config: &config,
         now_ms,
         fresh_id: &*inner.ports.ids,
-        history: (&[], &[]),
+        history: Default::default(),
         granted: false,
         in_flight: &Default::default(),
         checks: &Default::default(),

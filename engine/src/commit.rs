@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use daybook_domain::approval::{ApprovalEvent, ApprovalRequested};
 use daybook_domain::event::DomainEvent;
-use daybook_domain::ids::{RunId, StreamId};
+use daybook_domain::ids::StreamId;
 use daybook_domain::run::{RunCommand, RunEvent, RunState};
 use daybook_domain::session::SessionEvent;
 use daybook_store::{Append, AppendError, Expected, LeaseOp, Meta, StreamWrite, Subject};
@@ -13,6 +13,7 @@ use daybook_store::{Append, AppendError, Expected, LeaseOp, Meta, StreamWrite, S
 use crate::drive::{Driver, Exit};
 use crate::engine::Inner;
 use crate::frame::{FrameBody, frame_count, frames_of, set_frame};
+use crate::history::History;
 use crate::plan::{Action, Plan};
 
 /// What happens in other streams together with a run's events.
@@ -141,9 +142,9 @@ impl Driver {
                 patch.apply(&mut session_state);
             }
         }
-        let (ids, messages) = self.history.as_ref().map_or((&[][..], &[][..]), |(ids, read)| (ids, read));
+        let history = self.history.as_ref().map(History::as_seen).unwrap_or_default();
         loop {
-            let planner = self.planner((ids, messages), session_state.clone());
+            let planner = self.planner(history, session_state.clone());
             let plan = planner.plan(state)?;
             plan.events.iter().for_each(|event| state.evolve(event));
             events.extend(plan.events.iter().cloned());
@@ -159,17 +160,21 @@ impl Driver {
         if self.history.is_some() {
             return Ok(());
         }
-        let ids = if self.state.iterations > 0 {
-            self.state.history.clone()
+        let (log, session) = (self.live.log, &self.live.hub.meta.session_id);
+        let history = if self.state.iterations > 0 {
+            let summary = self.state.summary.map(|version| (session, version));
+            self.engine.history(log, summary, self.state.history.clone()).await?
         } else {
-            let mut known = self.engine.sessions.lock(self.live.log, &self.live.hub.meta.session_id).await;
-            if known.version == 0 {
-                self.engine.sessions.refresh(self.live.log, &self.live.hub.meta.session_id, &mut known).await?;
-            }
-            last_runs(&known.state.recent, self.agent.config.history_runs)
+            let state = {
+                let mut known = self.engine.sessions.lock(log, session).await;
+                if known.version == 0 {
+                    self.engine.sessions.refresh(log, session, &mut known).await?;
+                }
+                known.state.clone()
+            };
+            self.engine.history_now(log, &state, &self.agent.config, None).await?
         };
-        let messages = self.engine.history(self.live.log, &ids).await?;
-        self.history = Some((ids, messages));
+        self.history = Some(history);
         Ok(())
     }
 
@@ -277,12 +282,6 @@ impl Inner {
             }
         }
     }
-}
-
-/// The last `count` of `recent`, oldest first.
-pub(crate) fn last_runs(recent: &std::collections::VecDeque<RunId>, count: u32) -> Vec<RunId> {
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
-    recent.iter().skip(recent.len().saturating_sub(count)).cloned().collect()
 }
 
 /// How long to wait for a database that does not answer, time after time.

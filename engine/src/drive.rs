@@ -5,8 +5,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daybook_domain::ids::RunId;
-use daybook_domain::message::Message;
 use daybook_domain::run::{Ending, ErrorKind, RunState, RunStatus};
 use daybook_store::StoreError;
 use futures::FutureExt as _;
@@ -18,6 +16,7 @@ use crate::commit::Beside;
 use crate::engine::Inner;
 use crate::error::QueryError;
 use crate::frame::FrameBody;
+use crate::history::{History, Seen};
 use crate::live::{Left, LiveRun};
 use crate::plan::{Action, Partial, Planner};
 use crate::registry::Agent;
@@ -68,8 +67,8 @@ pub(crate) struct Driver {
     pub state: RunState,
     pub version: u64,
     pub epoch: u64,
-    /// Earlier runs whose messages this run sees; read when it goes first.
-    pub history: Option<(Vec<RunId>, Vec<Message>)>,
+    /// What this run sees of earlier ones; read when it goes first.
+    pub history: Option<History>,
     /// Arguments as the model wrote them, where the log keeps them without a secret.
     pub arguments: HashMap<String, String>,
     pub in_flight: HashSet<String>,
@@ -183,6 +182,7 @@ impl Driver {
         let key = (self.live.log, self.live.run_id.clone());
         if self.state.status == RunStatus::Completed {
             self.engine.ended.insert(key.clone(), Arc::new(self.state.for_history())).await;
+            self.engine.compact_when_due(self.live.log, &self.live.hub.meta.session_id, &self.agent);
         }
         self.engine.forget(&key, &self.live);
         self.live.leave(left);
@@ -190,7 +190,7 @@ impl Driver {
 
     /// Ends a run that cannot go on, rather than leave its caller waiting for ever; false when that failed too.
     async fn give_up(&mut self, message: &str) -> bool {
-        let planner = self.planner((&[], &[]), Map::new());
+        let planner = self.planner(Seen::default(), Map::new());
         let mut plan = planner.finish(&self.state, Ending::Fail(ErrorKind::InternalError, message.to_owned()));
         let beside = Beside { session: plan.session, leaves: true, ..Beside::default() };
         let ended = self.append(&mut plan.events, &beside).await;
@@ -201,11 +201,7 @@ impl Driver {
     }
 
     /// What plans, from what this driver knows.
-    pub fn planner<'a>(
-        &'a self,
-        history: (&'a [RunId], &'a [Message]),
-        session_state: Map<String, Value>,
-    ) -> Planner<'a> {
+    pub fn planner<'a>(&'a self, history: Seen<'a>, session_state: Map<String, Value>) -> Planner<'a> {
         Planner {
             config: &self.agent.config,
             now_ms: self.engine.now_ms(),

@@ -20,13 +20,15 @@ use moka::policy::EvictionPolicy;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::compact::CompactionOutcome;
 use crate::error::{ExecuteError, QueryError};
 use crate::frame_writer::FrameWriter;
+use crate::history::Summary;
 use crate::live::LiveRun;
 use crate::registry::Registry;
 use crate::sessions::Sessions;
 use crate::watch::Watch;
-use crate::{approvals, cancel, continue_run, fork_session, node, start};
+use crate::{approvals, cancel, compact, continue_run, fork_session, node, start};
 
 /// How often a run that is not on this node is looked at, should no hint come.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -96,6 +98,8 @@ pub enum Outcome {
         /// The copy.
         session_id: SessionId,
     },
+    /// What compacting a session came to.
+    Compaction(CompactionOutcome),
     /// The approval as it stands now.
     Approval(Box<ApprovalState>),
     /// The run is stopping, has stopped, or there is no such run: it tells a stranger nothing.
@@ -109,7 +113,7 @@ pub struct RunDetail {
     pub state: RunState,
     /// The configuration it runs with.
     pub config: Arc<AgentConfig>,
-    /// The earlier runs' messages its model saw, oldest first.
+    /// What its model saw of earlier runs, oldest first: a summary, where there was one, and messages.
     pub history: Vec<Message>,
 }
 
@@ -133,6 +137,10 @@ pub(crate) struct Inner {
     pub configs: Cache<String, Arc<AgentConfig>>,
     /// Messages of ended runs, for the histories of later ones.
     pub ended: Cache<(LogId, RunId), Arc<Vec<Message>>>,
+    /// Summaries, by their versions in their sessions' streams.
+    pub summaries: Cache<(LogId, SessionId, u64), Arc<Summary>>,
+    /// Held while a session's summary is being made here.
+    pub compacting: Cache<(LogId, SessionId), Arc<tokio::sync::Mutex<()>>>,
     /// How often the drivers of runs panicked here.
     pub panics: Cache<(LogId, RunId), u32>,
 }
@@ -171,6 +179,12 @@ impl Engine {
                 .weigher(|_, messages: &Arc<Vec<Message>>| weigh(messages))
                 .max_capacity(64 << 20)
                 .build(),
+            summaries: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
+                .weigher(|_, summary: &Arc<Summary>| u32::try_from(256 + summary.text.len()).unwrap_or(u32::MAX))
+                .max_capacity(16 << 20)
+                .build(),
+            compacting: Cache::new(10_000),
             store,
             registry: RwLock::new(Arc::new(registry)),
             replacing: tokio::sync::Mutex::default(),
@@ -198,6 +212,7 @@ impl Engine {
             Command::ResolveApproval(command) => Box::pin(approvals::resolve(self, &envelope, *command)).await,
             Command::DeleteApproval(id) => Box::pin(approvals::delete(self, &envelope, &id)).await,
             Command::ForkSession(command) => Box::pin(fork_session::fork_session(self, &envelope, command)).await,
+            Command::CompactSession(command) => Box::pin(compact::compact_session(self, &envelope, command)).await,
             Command::WatchApproval(id) => Box::pin(approvals::watch(self, &envelope, &id)).await,
         }
     }
@@ -302,7 +317,8 @@ impl Engine {
     pub async fn detail(&self, log: LogId, state: RunState) -> Result<Option<RunDetail>, QueryError> {
         let Some(accepted) = &state.accepted else { return Ok(None) };
         let config = self.config(log, &accepted.config_hash).await?;
-        let history = self.inner.history(log, &state.history).await?;
+        let summary = state.summary.map(|version| (&accepted.session_id, version));
+        let history = self.inner.history(log, summary, state.history.clone()).await?.messages;
         Ok(Some(RunDetail { state, config, history }))
     }
 
@@ -419,25 +435,6 @@ impl Inner {
             }
         }
         Err(QueryError::MissingConfig(hash.to_owned()))
-    }
-
-    /// The messages of earlier runs, oldest first: one stream read for each that is not remembered.
-    pub async fn history(&self, log: LogId, runs: &[RunId]) -> Result<Vec<Message>, QueryError> {
-        let mut messages = Vec::new();
-        for run in runs {
-            let key = (log, run.clone());
-            let of_run = match self.ended.get(&key).await {
-                Some(known) => known,
-                None => {
-                    let (state, _) = fold_run(&self.store, log, run).await?;
-                    let read = Arc::new(state.for_history());
-                    self.ended.insert(key, read.clone()).await;
-                    read
-                }
-            };
-            messages.extend(of_run.iter().cloned());
-        }
-        Ok(messages)
     }
 
     pub async fn whole_result(

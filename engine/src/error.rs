@@ -44,6 +44,14 @@ pub enum ExecuteError {
     /// The session to copy is not there, or not for this caller.
     #[error("Session not found")]
     UnknownSession,
+    /// The model was asked for a summary and gave none.
+    #[error("The session was not compacted, because its model could not be asked for a summary: {fault}")]
+    NoSummary {
+        /// What went wrong, without secrets.
+        fault: String,
+        /// Whether it may go better a little later.
+        may_pass: bool,
+    },
     /// Others wrote to the same things again and again.
     #[error("Others are working on the same run: try again")]
     Contended,

@@ -24,8 +24,9 @@ pub(crate) async fn fork_run(
         return refuse("only a run that ended well can be regenerated: fork it, or set replace_original=false");
     }
     // Callers count the messages as they see them: the system message and what earlier runs said come first.
-    let history = engine.inner.history(envelope.log_id, &run.state.history).await.map_err(refused)?;
-    let before = usize::from(run.config.system_prompt().is_some()) + history.len();
+    let summary = run.state.summary.map(|version| (&run.accepted.session_id, version));
+    let history = engine.inner.history(envelope.log_id, summary, run.state.history.clone()).await.map_err(refused)?;
+    let before = usize::from(run.config.system_prompt().is_some()) + history.messages.len();
     let kept = whole_turns(&run.state.messages, boundary(&run.state.messages, &command, before)?);
     let accepted = &run.accepted;
     let start = StartRun {

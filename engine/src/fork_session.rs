@@ -1,6 +1,6 @@
 //! Copying a session: its ended runs under new ids in a new session, which then goes its own way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use daybook_domain::command::{Envelope, ForkSession};
 use daybook_domain::event::DomainEvent;
@@ -10,8 +10,8 @@ use daybook_domain::media::{Media, MediaContent};
 use daybook_domain::personal::Personal;
 use daybook_domain::run::{RunAccepted, RunEvent, RunState};
 use daybook_domain::session::{
-    Admission, SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionState, SessionStateChanged,
-    StatePatch,
+    Admission, SessionCompacted, SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionState,
+    SessionStateChanged, StatePatch,
 };
 use daybook_store::{Append, AppendError, Expected, LeaseOp, StreamWrite, Subject};
 
@@ -29,7 +29,8 @@ pub(crate) async fn fork_session(
 ) -> Result<Outcome, ExecuteError> {
     let inner = &engine.inner;
     let log = envelope.log_id;
-    let (session, runs) = read_session(inner, log, &command).await?;
+    let source = read_session(inner, log, &command).await?;
+    let (session, runs) = (&source.session, &source.runs);
     if runs.is_empty() {
         return Err(ExecuteError::CannotContinue("Source session has no runs to fork.".to_owned()));
     }
@@ -40,82 +41,202 @@ pub(crate) async fn fork_session(
     let copy = SessionId::from((inner.ports.ids)());
     let subject = Subject { session: copy.clone(), user: session.user_id.clone() };
     let names: HashMap<RunId, RunId> = runs.iter().map(|run| (run.clone(), RunId::from((inner.ports.ids)()))).collect();
-    let mut ended = Vec::new();
-    for run in &runs {
-        let Some(name) = names.get(run) else { continue };
-        let Some((events, state)) = copied(inner, log, &command.session_id, &subject, (run, name), &names).await?
-        else {
+    let copies =
+        Copies { inner, log, session: &command.session_id, subject: &subject, names, summaries: source.places() };
+    let mut ended = HashMap::new();
+    for run in runs {
+        let (name, events, state) = copies.run(run).await?;
+        if !state.status.is_end() {
             continue;
-        };
-        append(inner, envelope, StreamId::run(name), &subject, events.into_iter().map(DomainEvent::from)).await?;
-        ended.push((name.clone(), state));
+        }
+        append(inner, envelope, StreamId::run(&name), &subject, events.into_iter().map(DomainEvent::from)).await?;
+        ended.insert(run.clone(), (name, state));
     }
     // Last, so that a copy is there whole or not at all.
-    let events = session_events(&session, &copy, &ended, inner.now_ms() / 1000);
+    let events = source.copied(&copies, &copy, &ended, inner.now_ms() / 1000);
     append(inner, envelope, StreamId::session(&copy), &subject, events.into_iter().map(DomainEvent::from)).await?;
     Ok(Outcome::Forked { session_id: copy })
 }
 
-async fn read_session(
-    inner: &Inner,
-    log: LogId,
-    command: &ForkSession,
-) -> Result<(SessionState, Vec<RunId>), ExecuteError> {
-    let (mut session, mut runs) = (SessionState::default(), Vec::new());
-    for recorded in inner.store.read_stream(log, &StreamId::session(&command.session_id), 0).await? {
-        let DomainEvent::Session(event) = recorded.event else { continue };
-        if let SessionEvent::RunAdmitted(admitted) = &event
-            && !admitted.again
-        {
-            runs.push(admitted.run_id.clone());
-        }
-        session.evolve(&event);
-    }
-    let owned = session.user_id.is_none() || session.user_id == command.user_id;
-    let known = session.component.as_ref().is_none_or(|component| *component == command.component);
-    if session.exists() && owned && known { Ok((session, runs)) } else { Err(ExecuteError::UnknownSession) }
+/// The session that is copied.
+#[derive(Default)]
+struct Source {
+    session: SessionState,
+    /// Its runs, in the order they were let in.
+    runs: Vec<RunId>,
+    /// What the copy's stream has too, in its order.
+    kept: Vec<Kept>,
 }
 
-/// The events of a run under its new name; `None` when it has not ended.
-async fn copied(
-    inner: &Inner,
-    log: LogId,
-    session: &SessionId,
-    subject: &Subject,
-    (run, name): (&RunId, &RunId),
-    names: &HashMap<RunId, RunId>,
-) -> Result<Option<(Vec<RunEvent>, RunState)>, ExecuteError> {
-    let blobs = Blobs { inner, log, session, subject };
-    let (mut events, mut state) = (Vec::new(), RunState::default());
-    for recorded in inner.store.read_stream(log, &StreamId::run(run), 0).await? {
-        let DomainEvent::Run(event) = recorded.event else { continue };
-        let event = match event {
-            RunEvent::Accepted(accepted) => RunEvent::Accepted(renamed(&blobs, name, accepted).await?),
-            RunEvent::ModelCallRequested(mut requested) => {
-                requested.history.iter_mut().for_each(|run| {
-                    if let Some(name) = names.get(run) {
-                        run.clone_from(name);
-                    }
-                });
-                RunEvent::ModelCallRequested(requested)
-            }
-            RunEvent::ToolCallCompleted(mut completed) => {
-                if let Personal::Known(Some(media)) = &mut completed.media {
-                    blobs.copy(media).await?;
-                }
-                blobs.copy_whole(completed.whole.get().and_then(Option::as_ref)).await?;
-                RunEvent::ToolCallCompleted(completed)
-            }
-            RunEvent::ToolCallFailed(failed) => {
-                blobs.copy_whole(failed.whole.get().and_then(Option::as_ref)).await?;
-                RunEvent::ToolCallFailed(failed)
-            }
-            other => other,
-        };
-        state.evolve(&event);
-        events.push(event);
+/// What a copy has of a session's stream.
+enum Kept {
+    /// A run ended.
+    Ended(RunId),
+    /// Runs were summarised.
+    Compacted(Box<SessionCompacted>),
+}
+
+impl Kept {
+    fn run(&self) -> Option<&RunId> {
+        match self {
+            Self::Ended(run) => Some(run),
+            Self::Compacted(_) => None,
+        }
     }
-    Ok(state.status.is_end().then_some((events, state)))
+
+    /// How many events it is in the copy's stream.
+    fn events(&self) -> u64 {
+        match self {
+            // As in `ran`.
+            Self::Ended(_) => 2,
+            Self::Compacted(_) => 1,
+        }
+    }
+}
+
+async fn read_session(inner: &Inner, log: LogId, command: &ForkSession) -> Result<Source, ExecuteError> {
+    let mut source = Source::default();
+    for recorded in inner.store.read_stream(log, &StreamId::session(&command.session_id), 0).await? {
+        let DomainEvent::Session(event) = recorded.event else { continue };
+        source.session.evolve(&event);
+        match event {
+            SessionEvent::RunAdmitted(admitted) if !admitted.again => source.runs.push(admitted.run_id),
+            SessionEvent::RunEnded(ended) if ended.status.is_end() => source.kept.push(Kept::Ended(ended.run_id)),
+            SessionEvent::Compacted(compacted) => source.kept.push(Kept::Compacted(Box::new(compacted))),
+            _ => {}
+        }
+    }
+    let session = &source.session;
+    let owned = session.user_id.is_none() || session.user_id == command.user_id;
+    let known = session.component.as_ref().is_none_or(|component| *component == command.component);
+    if session.exists() && owned && known { Ok(source) } else { Err(ExecuteError::UnknownSession) }
+}
+
+impl Source {
+    /// The ended runs whose ends are not in the session's stream: they were paused and then ended without going on, or
+    /// ended just now.
+    fn others<'a>(&'a self, ended: &'a HashMap<RunId, (RunId, RunState)>) -> impl Iterator<Item = &'a RunId> {
+        let told: HashSet<&RunId> = self.kept.iter().filter_map(Kept::run).collect();
+        self.runs.iter().filter(move |run| ended.contains_key(*run) && !told.contains(run))
+    }
+
+    /// The summaries' versions in the copy's stream, by those they have here.
+    fn places(&self) -> HashMap<u64, u64> {
+        // The first event is the copy's creation.
+        let (mut version, mut places) = (1, HashMap::new());
+        for kept in &self.kept {
+            version += kept.events();
+            if let Kept::Compacted(compacted) = kept {
+                places.insert(compacted.version, version);
+            }
+        }
+        places
+    }
+
+    fn copied(
+        &self,
+        copies: &Copies<'_>,
+        copy: &SessionId,
+        ended: &HashMap<RunId, (RunId, RunState)>,
+        at: i64,
+    ) -> Vec<SessionEvent> {
+        let session = &self.session;
+        let mut events = vec![SessionEvent::Created(SessionCreated {
+            session_id: copy.clone(),
+            user_id: session.user_id.clone(),
+            component: session.component.clone(),
+            name: session.name.clone().into(),
+            metadata: session.metadata.clone().into(),
+            at,
+        })];
+        let run = |run: &RunId| ended.get(run).into_iter().flat_map(move |(name, state)| ran(name, state, at));
+        for kept in &self.kept {
+            match kept {
+                Kept::Ended(id) => events.extend(run(id)),
+                Kept::Compacted(compacted) => events.push(SessionEvent::Compacted(copies.summary(compacted))),
+            }
+        }
+        events.extend(self.others(ended).flat_map(run));
+        let patch = StatePatch { set: session.state.clone(), unset: Vec::new() };
+        if !patch.is_empty() {
+            events.push(SessionEvent::StateChanged(SessionStateChanged { run_id: None, patch: patch.into(), at }));
+        }
+        events
+    }
+}
+
+/// What the copy's stream tells of a run.
+fn ran(run_id: &RunId, state: &RunState, at: i64) -> [SessionEvent; 2] {
+    let (run_id, admission, again) = (run_id.clone(), Admission::Active, false);
+    let admitted = SessionRunAdmitted { run_id: run_id.clone(), admission, again, at };
+    let (status, usage, model) = (state.status, state.usage, None);
+    let ended = SessionRunEnded { run_id, status, usage, model, at };
+    [SessionEvent::RunAdmitted(admitted), SessionEvent::RunEnded(ended)]
+}
+
+/// Makes the copies of what a session has.
+struct Copies<'a> {
+    inner: &'a Inner,
+    log: LogId,
+    session: &'a SessionId,
+    subject: &'a Subject,
+    /// The copies' names, by the runs'.
+    names: HashMap<RunId, RunId>,
+    /// The versions of the copied summaries, by the summaries'.
+    summaries: HashMap<u64, u64>,
+}
+
+impl Copies<'_> {
+    /// The events of a run under its new name, and their fold.
+    async fn run(&self, run: &RunId) -> Result<(RunId, Vec<RunEvent>, RunState), ExecuteError> {
+        let blobs = Blobs { inner: self.inner, log: self.log, session: self.session, subject: self.subject };
+        let name = self.name(run);
+        let (mut events, mut state) = (Vec::new(), RunState::default());
+        for recorded in self.inner.store.read_stream(self.log, &StreamId::run(run), 0).await? {
+            let DomainEvent::Run(event) = recorded.event else { continue };
+            let event = match event {
+                RunEvent::Accepted(accepted) => RunEvent::Accepted(renamed(&blobs, &name, accepted).await?),
+                RunEvent::ModelCallRequested(mut requested) => {
+                    requested.history.iter_mut().for_each(|run| *run = self.name(run));
+                    requested.summary = requested.summary.map(|version| self.place(version));
+                    RunEvent::ModelCallRequested(requested)
+                }
+                RunEvent::ToolCallCompleted(mut completed) => {
+                    if let Personal::Known(Some(media)) = &mut completed.media {
+                        blobs.copy(media).await?;
+                    }
+                    blobs.copy_whole(completed.whole.get().and_then(Option::as_ref)).await?;
+                    RunEvent::ToolCallCompleted(completed)
+                }
+                RunEvent::ToolCallFailed(failed) => {
+                    blobs.copy_whole(failed.whole.get().and_then(Option::as_ref)).await?;
+                    RunEvent::ToolCallFailed(failed)
+                }
+                other => other,
+            };
+            state.evolve(&event);
+            events.push(event);
+        }
+        Ok((name, events, state))
+    }
+
+    /// A run that is not of the session keeps its name.
+    fn name(&self, run: &RunId) -> RunId {
+        self.names.get(run).unwrap_or(run).clone()
+    }
+
+    fn place(&self, version: u64) -> u64 {
+        self.summaries.get(&version).copied().unwrap_or(version)
+    }
+
+    fn summary(&self, compacted: &SessionCompacted) -> SessionCompacted {
+        SessionCompacted {
+            version: self.place(compacted.version),
+            previous: compacted.previous.map(|version| self.place(version)),
+            runs: compacted.runs.iter().map(|run| self.name(run)).collect(),
+            ..compacted.clone()
+        }
+    }
 }
 
 async fn renamed(blobs: &Blobs<'_>, name: &RunId, mut accepted: RunAccepted) -> Result<RunAccepted, ExecuteError> {
@@ -166,28 +287,6 @@ impl Blobs<'_> {
         }
         Ok(())
     }
-}
-
-fn session_events(session: &SessionState, copy: &SessionId, runs: &[(RunId, RunState)], at: i64) -> Vec<SessionEvent> {
-    let mut events = vec![SessionEvent::Created(SessionCreated {
-        session_id: copy.clone(),
-        user_id: session.user_id.clone(),
-        component: session.component.clone(),
-        name: session.name.clone().into(),
-        metadata: session.metadata.clone().into(),
-        at,
-    })];
-    for (run_id, state) in runs {
-        let (run_id, admission, again) = (run_id.clone(), Admission::Active, false);
-        events.push(SessionEvent::RunAdmitted(SessionRunAdmitted { run_id: run_id.clone(), admission, again, at }));
-        let (status, usage, model) = (state.status, state.usage, None);
-        events.push(SessionEvent::RunEnded(SessionRunEnded { run_id, status, usage, model, at }));
-    }
-    let patch = StatePatch { set: session.state.clone(), unset: Vec::new() };
-    if !patch.is_empty() {
-        events.push(SessionEvent::StateChanged(SessionStateChanged { run_id: None, patch: patch.into(), at }));
-    }
-    events
 }
 
 async fn append(

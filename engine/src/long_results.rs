@@ -48,7 +48,7 @@ impl Driver {
 
     /// The long results that the run's model has seen, for a tool that reads them.
     pub fn long_results(&self) -> Arc<dyn WholeResults> {
-        let history = self.history.iter().flat_map(|(_, messages)| messages);
+        let history = self.history.iter().flat_map(|history| &history.messages);
         Arc::new(Seen {
             engine: self.engine.clone(),
             log: self.live.log,

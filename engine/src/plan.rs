@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use daybook_domain::approval::{ApprovalRequested, call_hash};
 use daybook_domain::component::AgentConfig;
-use daybook_domain::ids::{ApprovalId, RunId};
-use daybook_domain::message::Message;
+use daybook_domain::ids::ApprovalId;
 use daybook_domain::redact::REDACTED;
 use daybook_domain::run::{
     Ending, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed,
@@ -17,6 +16,7 @@ use daybook_domain::tool::{Effect, ToolSpec};
 use daybook_models::ChatRequest;
 use serde_json::{Map, Value};
 
+use crate::history::Seen;
 use crate::prompt::{build_request, json_hash};
 use crate::registry::Checks;
 
@@ -88,8 +88,8 @@ pub(crate) struct Planner<'a> {
     pub now_ms: i64,
     /// A fresh id, for the case that one is needed.
     pub fresh_id: &'a (dyn Fn() -> uuid::Uuid + Send + Sync),
-    /// Earlier runs whose messages this run sees, and those messages.
-    pub history: (&'a [RunId], &'a [Message]),
+    /// What this run sees of earlier ones.
+    pub history: Seen<'a>,
     /// Whether the session lets the run go.
     pub granted: bool,
     /// Tool calls that run in this process.
@@ -126,13 +126,14 @@ impl Planner<'_> {
         call_id: Option<String>,
     ) -> serde_json::Result<Plan> {
         let Some(accepted) = &state.accepted else { return Ok(Plan::only(Action::Stop)) };
-        let request = build_request(self.config, accepted, self.history.1, &state.messages);
+        let request = build_request(self.config, accepted, self.history.messages, &state.messages);
         let call_id = call_id.unwrap_or_else(|| (self.fresh_id)().to_string());
         let requested = ModelCallRequested {
             call_id: call_id.clone(),
             iteration,
             attempt,
-            history: self.history.0.to_vec(),
+            summary: self.history.summary,
+            history: self.history.runs.to_vec(),
             own_messages: state.messages.len(),
             prompt_hash: json_hash(&request)?,
             tools_hash: json_hash(&request.tools)?,

@@ -213,6 +213,7 @@ mod tests {
             output_repairs: 0,
             tools: Vec::new(),
             history_runs: 0,
+            compaction: None,
             session_state: Map::new(),
             max_iterations: 1,
             metadata: Map::new(),

@@ -16,17 +16,17 @@ use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, Store, S
 use serde_json::Map;
 
 use crate::cancel::cancel_run;
-use crate::commit::last_runs;
 use crate::drive::Driver;
 use crate::engine::{Engine, Inner, Outcome};
 use crate::error::ExecuteError;
 use crate::frame::{RunMeta, frames_of, set_frame};
+use crate::history::History;
 use crate::hub::Hub;
 use crate::live::LiveRun;
 use crate::plan::{Partial, Plan, Planner};
 use crate::registry::Agent;
 use crate::sessions::Known;
-use crate::settle::meta_of;
+use crate::settle::{meta_of, refused};
 
 /// Media above this many bytes go to the blob store; events stay small.
 const INLINE_BYTES: usize = 64 * 1024;
@@ -81,7 +81,7 @@ struct Accepted {
     session_events: Vec<SessionEvent>,
     plan: Plan,
     admission: Admission,
-    history: Option<(Vec<RunId>, Vec<daybook_domain::message::Message>)>,
+    history: Option<History>,
     at_ms: i64,
 }
 
@@ -159,12 +159,11 @@ impl Start<'_> {
         run_events.iter().for_each(|event| state.evolve(event));
         let goes_now = matches!(admission, Admission::Active | Admission::Parallel);
         let history = if goes_now { Some(self.history(known).await?) } else { None };
-        let (ids, messages) = history.as_ref().map_or((&[][..], &[][..]), |(ids, read)| (&ids[..], &read[..]));
         let planner = Planner {
             config: &config,
             now_ms,
             fresh_id: &*self.inner.ports.ids,
-            history: (ids, messages),
+            history: history.as_ref().map(History::as_seen).unwrap_or_default(),
             granted: goes_now,
             in_flight: &Default::default(),
             checks: &Default::default(),
@@ -177,21 +176,10 @@ impl Start<'_> {
         Ok(Accepted { state: RunState::default(), run_events, session_events, plan, admission, history, at_ms: now_ms })
     }
 
-    async fn history(
-        &self,
-        known: &Known,
-    ) -> Result<(Vec<RunId>, Vec<daybook_domain::message::Message>), ExecuteError> {
-        let mut recent = known.state.recent.clone();
-        if let Some(forked) = &self.command.forked {
-            // What was said there is the beginning of this run.
-            recent.retain(|run| *run != forked.run_id);
-        }
-        let ids = last_runs(&recent, self.agent.config.history_runs);
-        match self.inner.history(self.log, &ids).await {
-            Ok(messages) => Ok((ids, messages)),
-            Err(crate::error::QueryError::Store(error)) => Err(error.into()),
-            Err(crate::error::QueryError::MissingConfig(_)) => Ok((Vec::new(), Vec::new())),
-        }
+    async fn history(&self, known: &Known) -> Result<History, ExecuteError> {
+        // What was said in a run that this one goes on from is the beginning of this one.
+        let not = self.command.forked.as_ref().map(|forked| &forked.run_id);
+        self.inner.history_now(self.log, &known.state, &self.agent.config, not).await.map_err(refused)
     }
 
     fn accepted(&self, admission: Admission, at_ms: i64) -> RunAccepted {

@@ -28,7 +28,28 @@ const STREAM: &str = "SELECT log_id, position, stream_id, version, event_id, typ
      personal, key_id, leaf_hash, principal, interface, correlation_id, causation_id, occurred_at, recorded_at \
      FROM read_stream($1, $2, $3, $4) ORDER BY version";
 
+// An index entry of each partition, whatever the length of the stream.
+const ONE: &str = "SELECT log_id, position, stream_id, version, event_id, type, schema_version, payload::text, \
+     personal, key_id, leaf_hash, principal, interface, correlation_id, causation_id, occurred_at, recorded_at \
+     FROM events WHERE log_id = $1 AND stream_id = $2 AND version = $3";
+
 impl Store {
+    /// One event of a stream; `None` when the stream has none of this version.
+    ///
+    /// # Errors
+    /// As [`Store::read_stream`].
+    pub async fn read_event(
+        &self,
+        log: LogId,
+        stream: &StreamId,
+        version: u64,
+    ) -> Result<Option<Recorded>, StoreError> {
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        let query = sqlx::query(ONE).bind(log.0).bind(stream.as_str()).bind(version);
+        let Some(row) = query.fetch_optional(self.pool()).await? else { return Ok(None) };
+        self.decode(raw(&row)?).await.map(Some)
+    }
+
     /// As [`Store::read_stream`], for who knows the position of the event of `after_version`, or of one before it: older
     /// parts of the log are not looked at.
     ///

@@ -8,4 +8,4 @@ mod tests;
 
 pub use command::{ComponentError, Configure};
 pub use event::{ComponentConfigured, ComponentEvent};
-pub use state::{AgentConfig, ComponentKind, ComponentRef, ComponentState, ModelRef, config_hash};
+pub use state::{AgentConfig, Compaction, ComponentKind, ComponentRef, ComponentState, ModelRef, config_hash};

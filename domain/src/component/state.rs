@@ -62,6 +62,17 @@ pub struct ModelRef {
     pub class: String,
 }
 
+/// Earlier runs than the last `history_runs` are summarised when somebody asks for it, and later prompts carry the summary
+/// in their place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compaction {
+    /// They are also summarised by themselves, once the runs without a summary have more estimated tokens than this.
+    /// Until then the model sees all of these, and never more of them than twice as many tokens, except that it always
+    /// sees `history_runs` of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_tokens: Option<u64>,
+}
+
 /// Everything about an agent that shapes its runs. A run keeps the configuration it started with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentConfig {
@@ -98,6 +109,9 @@ pub struct AgentConfig {
     /// How many earlier runs of the session the model sees; 0 is none.
     #[serde(default)]
     pub history_runs: u32,
+    /// How what was said before those runs is kept; not at all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compaction: Option<Compaction>,
     /// The session state a new session starts with.
     #[serde(default)]
     pub session_state: Map<String, Value>,

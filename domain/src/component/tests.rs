@@ -18,6 +18,7 @@ pub(crate) fn config() -> AgentConfig {
         output_repairs: 0,
         tools: vec![],
         history_runs: 3,
+        compaction: None,
         session_state: Map::from_iter([("b".into(), json!(1)), ("a".into(), json!(2))]),
         max_iterations: 25,
         metadata: Map::new(),

@@ -101,6 +101,9 @@ pub struct ModelCallRequested {
     pub iteration: u32,
     /// 1, or more when a crash hid the outcome.
     pub attempt: u32,
+    /// The version of the session's event whose summary precedes all else that was said, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<u64>,
     /// Earlier runs whose messages precede this run's, oldest first.
     #[serde(default)]
     pub history: Vec<RunId>,

@@ -130,6 +130,7 @@ fn paused(kinds: &[(&str, RequirementKind)]) -> Vec<RunEvent> {
             call_id: "m".into(),
             iteration: 1,
             attempt: 1,
+            summary: None,
             history: vec![],
             own_messages: 1,
             prompt_hash: "p".into(),

@@ -75,6 +75,9 @@ pub struct RunState {
     pub accepted: Option<RunAccepted>,
     /// Where it stands.
     pub status: RunStatus,
+    /// The version of the session's event whose summary the model sees first; fixed by the first model call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<u64>,
     /// Earlier runs whose messages the model sees, oldest first; fixed by the first model call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<RunId>,
@@ -350,6 +353,7 @@ impl RunState {
     fn model_requested(&mut self, e: &ModelCallRequested) {
         self.status = RunStatus::Running;
         self.iterations = self.iterations.max(e.iteration);
+        self.summary = e.summary;
         self.history.clone_from(&e.history);
         self.open_call = Some(OpenModelCall { call_id: e.call_id.clone(), attempt: e.attempt });
         self.saw(e.frame + 1, e.at_ms);

@@ -37,6 +37,7 @@ pub(crate) fn model_requested(iteration: u32, attempt: u32) -> RunEvent {
         call_id: format!("m-{iteration}"),
         iteration,
         attempt,
+        summary: None,
         history: vec![],
         own_messages: 1,
         prompt_hash: "p".into(),

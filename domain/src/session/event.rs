@@ -113,6 +113,44 @@ pub struct SessionStateChanged {
     pub at: i64,
 }
 
+/// Ended runs were summarised: prompts of later runs carry the summary in their place. The runs stay as they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionCompacted {
+    /// This event's own version in the session's stream, by which runs refer to it.
+    pub version: u64,
+    /// The component whose model wrote the summary.
+    pub component: ComponentRef,
+    /// The hash of its configuration.
+    pub config_hash: String,
+    /// The version of the earlier summary that this one takes in and follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<u64>,
+    /// The runs that this one takes in, oldest first, without those of the earlier summary.
+    pub runs: Vec<RunId>,
+    /// How many messages these have.
+    pub messages: u64,
+    /// What stands in their place.
+    pub summary: Personal<String>,
+    /// SHA-256 of the canonical request that the summary answers, hex: proves what was summarised.
+    pub source_hash: String,
+    /// The id of the first message that later prompts have word for word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_kept: Option<String>,
+    /// Id and provider of the model.
+    pub model: (String, String),
+    /// What its call cost.
+    #[serde(default)]
+    pub usage: Usage,
+    /// Seconds it took.
+    pub duration: f64,
+    /// Estimated tokens of what a prompt had of earlier runs before.
+    pub tokens_before: u64,
+    /// Estimated tokens of what it has of them now.
+    pub tokens_after: u64,
+    /// Unix seconds.
+    pub at: i64,
+}
+
 events! {
     /// What happens to a session.
     SessionEvent, "Session" {
@@ -126,6 +164,8 @@ events! {
         RunReplaced(SessionRunReplaced) = 1,
         /// Its state changed.
         StateChanged(SessionStateChanged) = 1,
+        /// Ended runs were summarised.
+        Compacted(SessionCompacted) = 1,
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::command::{Admission, AdmitRun, SessionError};
 use super::event::{
-    SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionStateChanged, StatePatch,
+    SessionCompacted, SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionStateChanged,
+    StatePatch,
 };
 use crate::component::ComponentRef;
 use crate::ids::{RunId, SessionId, UserId};
@@ -18,15 +19,27 @@ use crate::usage::Usage;
 pub const MAX_QUEUE: usize = 256;
 
 /// How many ended runs the fold remembers, newest last: no agent's history may look back further.
-const REMEMBERED_RUNS: usize = 100;
+pub(super) const REMEMBERED_RUNS: usize = 100;
 
-/// What a session's runs cost together.
+/// What a session's runs and their summaries cost together.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionTotals {
-    /// Tokens of all runs.
+    /// Tokens of all runs and summaries.
     pub usage: Usage,
-    /// The same by (model id, provider), in order of first use.
+    /// Those of the runs by (model id, provider), in order of first use.
     pub by_model: Vec<((String, String), Usage)>,
+    /// Of the tokens, those of summaries, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub summaries: Vec<((String, String), Usage)>,
+}
+
+/// The summary in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summarised {
+    /// The version of its event in the session's stream.
+    pub version: u64,
+    /// How many of the [`SessionState::recent`] runs, oldest first, it stands for.
+    pub runs: usize,
 }
 
 /// The fold of a session's stream.
@@ -52,9 +65,12 @@ pub struct SessionState {
     pub parallel: Vec<RunId>,
     /// Successfully ended runs, newest last; the last [`REMEMBERED_RUNS`] only.
     pub recent: VecDeque<RunId>,
+    /// The summary that stands for earlier runs, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summarised: Option<Summarised>,
     /// How many runs it ever let in.
     pub run_count: u64,
-    /// What they cost.
+    /// What they and their summaries cost.
     pub totals: SessionTotals,
     /// Unix seconds.
     pub created_at: i64,
@@ -133,7 +149,9 @@ impl SessionState {
             SessionEvent::RunAdmitted(admitted) => self.admitted(admitted),
             SessionEvent::RunEnded(ended) => self.ended(ended),
             SessionEvent::RunReplaced(replaced) => {
-                self.recent.retain(|run| *run != replaced.run_id);
+                if let Some(at) = self.recent.iter().position(|run| *run == replaced.run_id) {
+                    self.forget(at);
+                }
                 self.updated_at = replaced.at;
             }
             SessionEvent::StateChanged(changed) => {
@@ -142,6 +160,7 @@ impl SessionState {
                 }
                 self.updated_at = changed.at;
             }
+            SessionEvent::Compacted(compacted) => self.compacted(compacted),
         }
     }
 
@@ -177,16 +196,38 @@ impl SessionState {
         if ended.status == RunStatus::Completed {
             self.recent.push_back(run.clone());
             if self.recent.len() > REMEMBERED_RUNS {
-                self.recent.pop_front();
+                self.forget(0);
             }
         }
         self.totals.usage += ended.usage;
         if let Some(model) = &ended.model {
-            match self.totals.by_model.iter_mut().find(|(known, _)| known == model) {
-                Some((_, usage)) => *usage += ended.usage,
-                None => self.totals.by_model.push((model.clone(), ended.usage)),
-            }
+            count(&mut self.totals.by_model, model, ended.usage);
         }
         self.updated_at = ended.at;
+    }
+
+    fn compacted(&mut self, compacted: &SessionCompacted) {
+        let before = self.summarised.map_or(0, |summarised| summarised.runs);
+        // Runs that it takes in may be forgotten already, in the copy of a session.
+        let last = self.recent.iter().rposition(|run| compacted.runs.contains(run));
+        let runs = last.map_or(before, |at| before.max(at + 1));
+        self.summarised = Some(Summarised { version: compacted.version, runs });
+        self.totals.usage += compacted.usage;
+        count(&mut self.totals.summaries, &compacted.model, compacted.usage);
+        self.updated_at = compacted.at;
+    }
+
+    fn forget(&mut self, at: usize) {
+        self.recent.remove(at);
+        if let Some(summarised) = self.summarised.as_mut().filter(|summarised| at < summarised.runs) {
+            summarised.runs -= 1;
+        }
+    }
+}
+
+fn count(totals: &mut Vec<((String, String), Usage)>, model: &(String, String), used: Usage) {
+    match totals.iter_mut().find(|(known, _)| known == model) {
+        Some((_, usage)) => *usage += used,
+        None => totals.push((model.clone(), used)),
     }
 }

@@ -139,3 +139,147 @@ proptest! {
         }
     }
 }
+
+fn compacted(version: u64, previous: Option<u64>, runs: std::ops::Range<usize>) -> SessionCompacted {
+    SessionCompacted {
+        version,
+        component: ComponentRef::agent(ComponentId::parse("a").unwrap()),
+        config_hash: "h".into(),
+        previous,
+        runs: runs.map(run).collect(),
+        messages: 1,
+        summary: "s".to_owned().into(),
+        source_hash: "s".into(),
+        first_kept: None,
+        model: ("m".into(), "P".into()),
+        usage: Usage { total_tokens: 7, ..Usage::default() },
+        duration: 1.0,
+        tokens_before: 2,
+        tokens_after: 1,
+        at: 9,
+    }
+}
+
+/// A session in which these runs have ended well.
+fn talked(runs: std::ops::Range<usize>) -> SessionState {
+    let mut state = session(&runs.clone().map(|n| admit(n, None, OnBusy::Enqueue)).collect::<Vec<_>>());
+    runs.for_each(|n| state.evolve(&ended(n)));
+    state
+}
+
+fn open(state: &SessionState) -> Vec<RunId> {
+    state.unsummarised().cloned().collect()
+}
+
+#[test]
+fn a_summary_stands_for_the_oldest_runs_and_the_next_one_for_those_after_them() {
+    let mut state = talked(0..5);
+    state.check_summary(&compacted(20, None, 0..2)).unwrap();
+    state.evolve(&SessionEvent::Compacted(compacted(20, None, 0..2)));
+    assert_eq!(open(&state), [2, 3, 4].map(run));
+    assert_eq!(state.recent.len(), 5, "agents that summarise nothing see them as before");
+    assert_eq!((state.totals.usage.total_tokens, state.updated_at), (7, 9));
+    let next = compacted(21, Some(20), 2..4);
+    state.check_summary(&next).unwrap();
+    state.evolve(&SessionEvent::Compacted(next));
+    assert_eq!(open(&state), [run(4)]);
+    assert_eq!(state.summarised, Some(Summarised { version: 21, runs: 4 }));
+    assert_eq!(state.totals.summaries.len(), 1);
+    assert_eq!(state.totals.summaries[0].1.total_tokens, 14);
+}
+
+#[test]
+fn a_summary_that_came_too_late_is_not_taken() {
+    let mut state = talked(0..4);
+    let late = compacted(20, None, 0..2);
+    // Runs that begin and end meanwhile do not matter.
+    let (_, events) = state.admit(admit(4, None, OnBusy::Enqueue)).unwrap();
+    events.iter().chain([&ended(4)]).for_each(|event| state.evolve(event));
+    state.check_summary(&late).unwrap();
+    let mut replaced = state.clone();
+    let gone = SessionRunReplaced { run_id: run(1), by: run(4), at: 3 };
+    replaced.evolve(&SessionEvent::RunReplaced(gone));
+    assert_eq!(replaced.check_summary(&late), Err(CompactError::Replaced));
+    state.evolve(&SessionEvent::Compacted(compacted(19, None, 0..1)));
+    assert_eq!(state.check_summary(&late), Err(CompactError::Compacted));
+}
+
+#[test]
+fn what_is_forgotten_or_replaced_does_not_move_the_cut() {
+    let mut state = talked(0..5);
+    state.evolve(&SessionEvent::Compacted(compacted(20, None, 0..3)));
+    let replaced = |n| SessionEvent::RunReplaced(SessionRunReplaced { run_id: run(n), by: run(9), at: 3 });
+    state.evolve(&replaced(1));
+    assert_eq!(open(&state), [run(3), run(4)]);
+    state.evolve(&replaced(3));
+    assert_eq!(open(&state), [run(4)]);
+    // The hundred remembered runs push the summarised ones out first.
+    for n in 10..109 {
+        state.evolve(&ended(n));
+    }
+    assert_eq!((state.recent.front(), state.summarised.unwrap().runs), (Some(&run(4)), 0));
+    assert_eq!(open(&state).len(), 100);
+}
+
+#[test]
+fn a_session_is_compacted_by_itself_when_it_is_large_or_would_forget() {
+    let state = SessionState::default();
+    assert!(!state.is_compaction_due(&[50, 50], 1, 100));
+    assert!(state.is_compaction_due(&[50, 51], 1, 100));
+    assert!(!state.is_compaction_due(&[500, 500], 2, 100), "these stay word for word");
+    assert!(!state.is_compaction_due(&[1; 99], 2, 100));
+    assert!(state.is_compaction_due(&[1; 100], 2, 100));
+    assert!(state.is_compaction_due(&[u64::MAX, u64::MAX, 1], 2, u64::MAX - 1));
+}
+
+proptest! {
+    /// What is seen word for word is as much as fits, but never less than what must stay.
+    #[test]
+    fn what_is_seen_fits_or_must_stay(sizes in proptest::collection::vec(0u64..50, 0..20), least in 0usize..8, budget in 0u64..200) {
+        let count = newest_within(&sizes, least, budget);
+        prop_assert!(count <= sizes.len() && count >= least.min(sizes.len()));
+        let of_newest = |count: usize| sizes[sizes.len() - count..].iter().sum::<u64>();
+        prop_assert!(count <= least || of_newest(count) <= budget);
+        prop_assert!(count == sizes.len() || of_newest(count + 1) > budget);
+    }
+
+    /// A compaction takes the oldest runs, leaves those that must stay, and always gets on.
+    #[test]
+    fn a_compaction_gets_on_and_leaves_what_must_stay(sizes in proptest::collection::vec(0u64..50, 0..20), keep in 0usize..8, budget in 0u64..200) {
+        let count = oldest_within(&sizes, keep, budget);
+        prop_assert!(count <= sizes.len().saturating_sub(keep));
+        prop_assert_eq!(count > 0, sizes.len() > keep);
+        prop_assert!(count <= 1 || sizes[..count].iter().sum::<u64>() <= budget);
+    }
+
+    /// Whatever ends, is replaced and summarised: what no summary stands for are exactly the last remembered runs that none
+    /// took in, and old folds are never counted wrong.
+    #[test]
+    fn the_cut_is_where_the_summaries_end(steps in proptest::collection::vec((0usize..3, 1usize..6), 0..80)) {
+        let mut state = SessionState::default();
+        let (mut seen, mut version): (Vec<RunId>, u64) = (Vec::new(), 0);
+        for (n, (what, pick)) in steps.into_iter().enumerate() {
+            version += 1;
+            match what {
+                0 if !seen.is_empty() => {
+                    let taken = pick.min(seen.len());
+                    let previous = state.summarised.map(|summarised| summarised.version);
+                    let runs = seen.drain(..taken).collect();
+                    let event = SessionCompacted { runs, ..compacted(version, previous, 0..0) };
+                    state.check_summary(&event).unwrap();
+                    state.evolve(&SessionEvent::Compacted(event));
+                }
+                1 if !state.recent.is_empty() => {
+                    let run_id = state.recent[pick % state.recent.len()].clone();
+                    seen.retain(|run| *run != run_id);
+                    state.evolve(&SessionEvent::RunReplaced(SessionRunReplaced { run_id, by: run(9999), at: 1 }));
+                }
+                _ => {
+                    state.evolve(&ended(n));
+                    seen.push(run(n));
+                }
+            }
+            prop_assert_eq!(open(&state), seen.clone());
+        }
+    }
+}

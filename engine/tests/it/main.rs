@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
 
+mod compaction;
 mod long_results;
 mod nodes;
 mod pauses;

@@ -35,6 +35,8 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub enum Turn {
     Say(&'static str),
     Hold(&'static str),
+    /// Says this for so many tokens.
+    Spend(&'static str, u64),
     Call(&'static [(&'static str, &'static str, &'static str)]),
     /// Asks for the tool `pure` under this id, with this signed thought.
     Think(&'static str, &'static str),
@@ -83,6 +85,11 @@ impl ChatModel for Script {
             }
             Turn::Panic => stream::once(async { panic!("a defect, on purpose") }).boxed(),
             Turn::Say(text) => pieces(text).chain(stream::iter([Ok(done(text, vec![]))])).boxed(),
+            Turn::Spend(text, total_tokens) => {
+                let ChatEvent::Done(mut answer) = done(text, vec![]) else { panic!("no end") };
+                answer.metrics.usage = Usage { total_tokens, ..Usage::default() };
+                pieces(text).chain(stream::iter([Ok(ChatEvent::Done(answer))])).boxed()
+            }
             Turn::Hold(text) => {
                 let end = stream::once(async move {
                     go_on.acquire().await.unwrap().forget();
@@ -330,6 +337,7 @@ pub fn config() -> AgentConfig {
         output_repairs: 0,
         tools: vec![],
         history_runs: 2,
+        compaction: None,
         session_state: Map::new(),
         max_iterations: 5,
         metadata: Map::new(),

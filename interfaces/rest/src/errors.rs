@@ -149,7 +149,8 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::Session(SessionError::QueueFull(_)) | ExecuteError::TooManyRuns(_) => {
                 Self::TooMany(problem(error.to_string()), RETRY_SECONDS)
             }
-            ExecuteError::Stopping => Self::unavailable(&error),
+            ExecuteError::Stopping | ExecuteError::NoSummary { may_pass: true, .. } => Self::unavailable(&error),
+            ExecuteError::NoSummary { may_pass: false, .. } => Self::Internal(problem(error.to_string())),
             ExecuteError::Store(error) => error.into(),
             ExecuteError::Json(_) => Self::internal(&error),
         }

@@ -62,7 +62,7 @@ impl Going {
             Outcome::Continued { run_id, session_id, queued, after } => {
                 Some(Self { run_id, session_id, queued, after, leave: None })
             }
-            Outcome::Approval(_) | Outcome::Forked { .. } | Outcome::Cancelled => None,
+            Outcome::Approval(_) | Outcome::Forked { .. } | Outcome::Compaction(_) | Outcome::Cancelled => None,
         }
     }
 

@@ -1,16 +1,20 @@
 //! `POST /agents/{agent_id}/sessions/{session_id}/compact`.
 
-use daybook_domain::ids::{SessionId, UserId};
+use daybook_domain::command::CompactSession;
+use daybook_domain::component::ComponentRef;
+use daybook_domain::ids::SessionId;
+use daybook_engine::Outcome;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::docs::Tag;
 use crate::errors::{ApiError, At};
 use crate::guard::{AgentsRun, Guard};
 use crate::params::{self, Raw, query_id};
 use crate::state::AppState;
+use crate::wire::compaction;
 
 pub(super) struct CompactAgentSession(pub AppState);
 
@@ -18,18 +22,21 @@ pub(super) struct CompactAgentSession(pub AppState);
 impl CompactAgentSession {
     /// Compact a session of an agent
     ///
-    /// Agents of this server see a configured number of earlier runs and have no compaction to run, which is what this
-    /// answers.
+    /// The agent's model summarises the session's ended runs, except the newest `history_runs`: later runs are given the
+    /// summary in their place. The runs themselves stay as they are. `status` says what it came to: `compacted`, or why
+    /// nothing has changed: `not_enabled` (the agent has no `compaction`), `no_history` (no run has ended well),
+    /// `nothing_to_fold` (all ended runs are among the newest), `already_compacted` (the others are summarised already),
+    /// `summary_failed` (the model said nothing, or would not). 503 when the model cannot be asked at the moment, 500 when
+    /// asking again would not help; nothing has changed then.
     #[oai(
         path = "/agents/:agent_id/sessions/:session_id/compact",
         method = "post",
         tag = "Tag::Agents",
         operation_id = "compact_agent_session"
     )]
-    #[expect(clippy::unused_async, reason = "handlers are async")]
     async fn compact(
         &self,
-        _guard: Guard<AgentsRun>,
+        guard: Guard<AgentsRun>,
         /// The agent.
         agent_id: Path<String>,
         /// The session.
@@ -37,13 +44,15 @@ impl CompactAgentSession {
         /// Whose session it is.
         user_id: Query<Option<Raw<String>>>,
     ) -> Result<Json<Value>, ApiError> {
-        self.0.known_agent(&agent_id)?;
-        let _: SessionId = params::id(At("path", "session_id"), &session_id)?;
-        let _: Option<UserId> = query_id(&user_id, "user_id")?;
-        let message = "Compaction is not enabled on this agent.";
-        let (record, metrics) = (Value::Null, Value::Null);
-        Ok(Json(json!({
-            "status": "not_enabled", "message": message, "compacted": false, "record": record, "metrics": metrics
-        })))
+        let session: SessionId = params::id(At("path", "session_id"), &session_id)?;
+        let command = CompactSession {
+            component: ComponentRef::agent(self.0.agent(&agent_id)?.config.id.clone()),
+            session_id: session.clone(),
+            user_id: query_id(&user_id, "user_id")?,
+        };
+        match self.0.engine.execute(guard.envelope(command)).await? {
+            Outcome::Compaction(came) => Ok(Json(compaction(&session, &came))),
+            _ => Err(ApiError::not_found("Session not found")),
+        }
     }
 }

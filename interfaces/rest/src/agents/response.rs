@@ -160,6 +160,7 @@ mod tests {
             output_repairs: 0,
             tools: Vec::new(),
             history_runs: 0,
+            compaction: None,
             session_state: serde_json::Map::new(),
             max_iterations: 25,
             metadata: serde_json::Map::new(),

@@ -52,10 +52,20 @@ pub(crate) fn of_call(metrics: &CallMetrics) -> Value {
         .done()
 }
 
-/// What a session's runs cost together.
+/// What a summary cost; `duration` in seconds.
+pub(crate) fn of_summary((model, provider): &(String, String), usage: &Usage, duration: f64) -> Value {
+    let details = json!({"compaction_model": [detail(model, provider, usage)]});
+    tokens(Members::default(), usage).with("duration", duration).with("details", details).done()
+}
+
+/// What a session's runs and their summaries cost together.
 pub(crate) fn of_session(totals: &SessionTotals) -> Value {
-    let details: Vec<Value> =
-        totals.by_model.iter().map(|((model, provider), usage)| detail(model, provider, usage)).collect();
-    let details = (totals.usage != Usage::default()).then(|| json!({"model": details}));
+    let each = |of: &[((String, String), Usage)]| -> Vec<Value> {
+        of.iter().map(|((model, provider), usage)| detail(model, provider, usage)).collect()
+    };
+    let details = (totals.usage != Usage::default()).then(|| {
+        let details = Members::default().with("model", each(&totals.by_model));
+        details.list("compaction_model", each(&totals.summaries)).done()
+    });
     tokens(Members::default(), &totals.usage).maybe("details", details).done()
 }

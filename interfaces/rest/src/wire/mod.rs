@@ -1,6 +1,7 @@
 //! The shapes clients see. Members that are not there are left out, unless a shape says otherwise.
 
 mod approval;
+mod compaction;
 pub(crate) mod events;
 mod history;
 mod lean;
@@ -21,6 +22,7 @@ mod tool;
 mod workflow_run;
 
 pub(crate) use approval::{ApprovalPage, ApprovalResponse, pause_kind, settled_at};
+pub(crate) use compaction::compaction;
 pub(crate) use history::{events_from_log, shows_events};
 pub(crate) use lean::Lean;
 pub(crate) use run_item::RunItem;
