@@ -1,6 +1,6 @@
 //! An agent as its owner describes it, in the definitions or in code.
 
-use daybook_domain::component::{AgentConfig, ModelRef};
+use daybook_domain::component::{AgentConfig, Compaction, ModelRef};
 use daybook_domain::ids::ComponentId;
 use daybook_domain::output::OutputSchema;
 use daybook_models::{ModelInfo, Models};
@@ -28,6 +28,7 @@ pub struct AgentDefinition {
     pub(crate) model: Option<String>,
     pub(crate) tools: Vec<String>,
     pub(crate) history_runs: u32,
+    pub(crate) compaction: Option<Compaction>,
     pub(crate) session_state: Map<String, Value>,
     pub(crate) max_iterations: u32,
     pub(crate) temperature: Option<f64>,
@@ -49,6 +50,7 @@ impl AgentDefinition {
             model: None,
             tools: Vec::new(),
             history_runs: 0,
+            compaction: None,
             session_state: Map::new(),
             max_iterations: MAX_ITERATIONS,
             temperature: None,
@@ -106,6 +108,14 @@ impl AgentDefinition {
     #[must_use]
     pub fn history_runs(mut self, runs: u32) -> Self {
         self.history_runs = runs;
+        self
+    }
+
+    /// Its sessions can be compacted: its model summarises their earlier runs, and the newest `history_runs` stay word for
+    /// word. With [`Compaction::after_tokens`] this happens by itself.
+    #[must_use]
+    pub fn compaction(mut self, compaction: Compaction) -> Self {
+        self.compaction = Some(compaction);
         self
     }
 
@@ -167,6 +177,7 @@ impl AgentDefinition {
         let model = self.model_among(models).map_err(fault)?;
         let named = self.tools_among(toolbox).map_err(fault)?;
         check_numbers(self.temperature, self.max_iterations).map_err(fault)?;
+        check_compaction(self.compaction, self.history_runs).map_err(fault)?;
         self.check_texts().map_err(fault)?;
         let output = self.output_schema.as_ref().map(check_output).transpose().map_err(fault)?;
         // The registry replaces these by the tools' own, in this order.
@@ -185,6 +196,7 @@ impl AgentDefinition {
             output_repairs: self.output_repairs,
             tools: specs,
             history_runs: self.history_runs,
+            compaction: self.compaction,
             session_state: self.session_state,
             max_iterations: self.max_iterations,
             metadata: self.metadata,
@@ -318,6 +330,25 @@ pub(crate) fn check_numbers(temperature: Option<f64>, max_iterations: u32) -> Re
     Ok(())
 }
 
+/// The fewest tokens after which a session is compacted by itself: a summary has about as many.
+const MIN_AFTER_TOKENS: u64 = 1_000;
+
+/// The most runs that stay word for word where the others are summarised; a session's fold knows the newest 100.
+const MAX_KEPT_RUNS: u32 = 50;
+
+/// What is summarised, and what stays.
+pub(crate) fn check_compaction(compaction: Option<Compaction>, history_runs: u32) -> Result<(), String> {
+    let Some(compaction) = compaction else { return Ok(()) };
+    if !(1..=MAX_KEPT_RUNS).contains(&history_runs) {
+        let kept = "the newest of a session's runs stay word for word, the others are summarised";
+        return Err(format!("compaction needs history_runs of 1 to {MAX_KEPT_RUNS}, not {history_runs}: {kept}"));
+    }
+    if compaction.after_tokens.is_some_and(|tokens| tokens < MIN_AFTER_TOKENS) {
+        return Err(format!("compaction: after_tokens must be at least {MIN_AFTER_TOKENS}"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use daybook_models::DemoModel;
@@ -387,5 +418,10 @@ mod tests {
         assert!(fault(AgentDefinition::new(""), &["main"]).contains("must not be empty"));
         assert!(fault(a().temperature(3.0), &["main"]).contains("from 0 to 2"));
         assert!(fault(a().max_iterations(0), &["main"]).contains("at least 1"));
+        let compacts = |runs, after_tokens| a().history_runs(runs).compaction(Compaction { after_tokens });
+        assert!(fault(compacts(0, None), &["main"]).contains("history_runs of 1 to 50, not 0"));
+        assert!(fault(compacts(51, None), &["main"]).contains("history_runs of 1 to 50, not 51"));
+        assert!(fault(compacts(1, Some(999)), &["main"]).contains("after_tokens must be at least 1000"));
+        assert!(compacts(50, Some(1000)).resolve(&models(&["main"]), &toolbox()).is_ok());
     }
 }

@@ -76,6 +76,7 @@ pub use server::{Daybook, Running};
 pub use sources::SourcesError;
 
 pub use daybook_domain as domain;
+pub use daybook_domain::component::Compaction;
 pub use daybook_domain::media::MediaKind;
 pub use daybook_domain::output::OutputSchema;
 pub use daybook_domain::run::{OnBusy, RunStatus};

@@ -12,8 +12,8 @@ use super::place::{Location, Spanned};
 use super::tools::Source;
 use super::{Definitions, Mistake, Places, server};
 use crate::agent::{
-    AgentDefinition, check_id, check_line, check_numbers, check_output, check_text, check_values, pick_model,
-    unknown_tool,
+    AgentDefinition, check_compaction, check_id, check_line, check_numbers, check_output, check_text, check_values,
+    pick_model, unknown_tool,
 };
 use crate::config::Layer;
 use crate::models::DEFAULT_MODEL;
@@ -68,6 +68,9 @@ struct Agent {
     /// How many earlier runs of the session the model sees; 0 unless said.
     #[serde(default)]
     history_runs: u32,
+    /// How the runs before those are kept: as a summary. Not at all unless said.
+    #[serde(default)]
+    compaction: Option<Spanned<Compaction>>,
     /// What a new session's state starts with.
     #[serde(default)]
     session_state: Option<Spanned<Map<String, Value>>>,
@@ -90,6 +93,22 @@ struct Agent {
     /// Shown with the agent and kept with its runs.
     #[serde(default)]
     metadata: Option<Spanned<Map<String, Value>>>,
+}
+
+/// When what was said early in a session is summarised: when somebody asks for it over the API, and...
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Compaction {
+    /// By itself once the runs without a summary have more estimated tokens than this; only when asked unless said.
+    #[serde(default)]
+    #[schemars(range(min = 1000))]
+    after_tokens: Option<u64>,
+}
+
+impl Compaction {
+    fn setting(&self) -> daybook_domain::component::Compaction {
+        daybook_domain::component::Compaction { after_tokens: self.after_tokens }
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -178,6 +197,11 @@ impl Agent {
         {
             out.push(Mistake::at(temperature.referenced, fault));
         }
+        if let Some(compaction) = &self.compaction
+            && let Err(fault) = check_compaction(Some(compaction.value.setting()), self.history_runs)
+        {
+            out.push(Mistake::at(compaction.referenced, fault));
+        }
     }
 
     fn check_texts(&self, out: &mut Vec<Mistake>) {
@@ -216,6 +240,7 @@ impl Agent {
             model: self.model.map(|model| model.value),
             tools: self.tools.into_iter().map(|tool| tool.value).collect(),
             history_runs: self.history_runs,
+            compaction: self.compaction.map(|compaction| compaction.value.setting()),
             session_state: self.session_state.map(|values| values.value).unwrap_or_default(),
             max_iterations: self.max_iterations.map_or(bare.max_iterations, NonZeroU32::get),
             temperature: self.temperature.map(|temperature| temperature.value),

@@ -53,6 +53,7 @@ agents:
     model: main
     tools: [calculator]
     history_runs: 3
+    compaction: {after_tokens: 20000}
     session_state: {count: 0, list: [1, 2.5, x]}
     max_iterations: 4
     temperature: 0.5
@@ -64,6 +65,7 @@ agents:
     assert_eq!(agent.instructions, ["Be brief.", "Be kind."]);
     assert_eq!(serde_json::Value::from(agent.session_state.clone()), json!({"count": 0, "list": [1, 2.5, "x"]}));
     assert_eq!((agent.history_runs, agent.max_iterations, agent.temperature), (3, 4, Some(0.5)));
+    assert_eq!(agent.compaction.unwrap().after_tokens, Some(20_000));
     let ModelDefinition::Served(model) = &definitions.models[0].1 else { panic!("not served") };
     assert_eq!(model.api, Api::OpenAiChat);
     assert_eq!(model.api_key.as_ref().unwrap().expose_secret(), "sk-hush");
@@ -87,7 +89,8 @@ fn mistakes_of_shape_have_a_line_and_an_expectation() {
     assert_eq!(
         mistake("agents:\n  - id: my\n    modle: a\n"),
         "daybook.yaml:3:5: unknown field `modle`, expected one of id, name, description, role, instructions, model, \
-         tools, history_runs, session_state, max_iterations, temperature, max_tokens, output_schema, output_repairs, metadata"
+         tools, history_runs, compaction, session_state, max_iterations, temperature, max_tokens, \
+         output_schema, output_repairs, metadata"
     );
     assert_eq!(
         mistake("agents:\n  - id: my\n    history_runs: many\n"),
