@@ -185,7 +185,7 @@ impl Inner {
             }
             Ok(answer) => answer,
         };
-        let text = self.redactor.text(&kept(&answer.text));
+        let text = kept(&self.redactor.text(&answer.text));
         if text.is_empty() {
             return Ok(nothing_said(&wish, Some(answer.metrics)));
         }

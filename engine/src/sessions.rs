@@ -11,7 +11,7 @@ use moka::policy::EvictionPolicy;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The shape of [`SessionState`] in snapshots; a change of the fold counts it up and old snapshots are ignored.
-const FOLD_VERSION: u32 = 1;
+const FOLD_VERSION: u32 = 2;
 
 /// A snapshot is taken when a session has this many events more than the last one.
 const SNAPSHOT_EVERY: u64 = 500;

@@ -7,6 +7,7 @@ mod backup;
 mod bad_input;
 mod busy;
 mod cancel;
+mod compaction;
 mod cost;
 mod crash;
 mod definitions;
