@@ -283,6 +283,7 @@ agents:
       - calculator
   - id: one
     temperature: 7
+    compaction: {}
   - id: a b
     model: main
 ";
@@ -296,7 +297,8 @@ daybook.yaml:14:9: agent \"one\": the tool \"calculator\" is named twice
 daybook.yaml:15:9: the agent \"one\" is defined already, on line 9
 daybook.yaml:15:9: agent \"one\": no model is named, and there are several: say which of main, other
 daybook.yaml:16:18: temperature must be a number from 0 to 2
-daybook.yaml:17:9: the id \"a b\" holds ' ', but ids are part of addresses; use letters, digits, - _ or .";
+daybook.yaml:17:17: compaction needs history_runs of 1 to 50, not 0: the newest of a session's runs stay word for word, the others are summarised
+daybook.yaml:18:9: the id \"a b\" holds ' ', but ids are part of addresses; use letters, digits, - _ or .";
     assert_eq!(shown, expected);
 }
 

@@ -303,6 +303,8 @@ mod tests {
             (ExecuteError::Session(SessionError::QueueFull(256)), 429),
             (ExecuteError::TooManyRuns(10), 429),
             (ExecuteError::Stopping, 503),
+            (ExecuteError::NoSummary { fault: "slow".to_owned(), may_pass: true }, 503),
+            (ExecuteError::NoSummary { fault: "no such model".to_owned(), may_pass: false }, 500),
             (ExecuteError::Store(StoreError::Unavailable("gone".to_owned())), 503),
         ];
         for (error, expected) in cases {

@@ -39,6 +39,8 @@ async fn what_is_appended_comes_back_as_it_was() {
     assert_eq!((all[0].correlation_id.as_deref(), all[0].causation_id.as_deref()), (Some("c-1"), None));
     assert_eq!(all[0].occurred_at_ms, meta().occurred_at_ms);
     assert_eq!(store.read_stream(LOG, &stream("a"), 1).await.unwrap(), all[1..]);
+    assert_eq!(store.read_event(LOG, &stream("a"), 2).await.unwrap().as_ref(), Some(&all[1]));
+    assert!(store.read_event(LOG, &stream("a"), 4).await.unwrap().is_none());
     assert_eq!(store.read_after(LOG, 1, 1).await.unwrap(), all[1..2]);
     assert_eq!(store.head(LOG).await.unwrap(), 3);
     let info = store.stream_info(LOG, &stream("a")).await.unwrap().unwrap();
