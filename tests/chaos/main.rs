@@ -8,6 +8,7 @@ mod away;
 mod boundaries;
 mod client;
 mod counts;
+mod decided;
 mod guardian;
 mod ledger;
 mod load;

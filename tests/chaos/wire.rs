@@ -11,8 +11,8 @@ const MAX: usize = 64 << 20;
 /// What Daybook's log is written with.
 const APPEND: &[u8] = b"append_batch(";
 
-/// The events of runs, as their types are called in the log.
-const EVENTS: [&str; 15] = [
+/// The events of runs and of decisions about them, as their types are called in the log.
+const EVENTS: [&str; 18] = [
     "RunAccepted",
     "RunTakenOver",
     "RunModelCallRequested",
@@ -23,11 +23,14 @@ const EVENTS: [&str; 15] = [
     "RunToolCallFailed",
     "RunToolOutcomeUnknown",
     "RunPaused",
+    "RunRequirementResolved",
+    "RunContinued",
     "RunCancelRequested",
     "RunSucceeded",
     "RunFailed",
     "RunCancelled",
     "SessionRunEnded",
+    "ApprovalResolved",
 ];
 
 /// One message, as it was sent.
