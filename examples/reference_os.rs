@@ -46,6 +46,31 @@ struct Shell {
 }
 
 #[derive(Deserialize, JsonSchema)]
+struct Choices {
+    #[expect(dead_code, reason = "a person reads them")]
+    questions: Vec<Asked>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "a person reads it")]
+struct Asked {
+    question: String,
+    #[serde(default)]
+    header: Option<String>,
+    options: Vec<Offered>,
+    #[serde(default)]
+    multi_select: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "a person reads it")]
+struct Offered {
+    label: String,
+    #[serde(default)]
+    description: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
 struct Release {
     service: String,
     version: String,
@@ -213,7 +238,7 @@ fn recorded_agents(builder: Builder) -> Result<Builder, Error> {
         .agent(AgentDefinition::new("nohist-agent").name("No History Agent")))
 }
 
-/// Agents for killing the server in the middle of their tools; the calls of the second wait for an approval.
+/// Agents for killing the server in the middle of their tools; the calls of the second wait for a person.
 fn crash_agent(builder: Builder, calls: &Path) -> Builder {
     let mut agent = AgentDefinition::new("crash-agent").name("Crash Agent").tool("set_key");
     let mut asking = AgentDefinition::new("asking-agent").name("Asking Agent");
@@ -255,7 +280,19 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
     }
     let report = FunctionTool::new("report", "Says so many lines.", Effect::Pure, report);
     let reporting = AgentDefinition::new("report-agent").name("Report Agent").tool("report").tool("read_result");
+    let (builder, asking) = tools_that_wait(builder, asking);
     builder.tool(report).agent(agent).agent(asking).agent(reporting)
+}
+
+/// Tools that never run here: a person chooses, or they are run elsewhere.
+fn tools_that_wait(builder: Builder, agent: AgentDefinition) -> (Builder, AgentDefinition) {
+    let elsewhere = |silent| {
+        let name = if silent { "run_unseen" } else { "run_elsewhere" };
+        FunctionTool::new(name, "Runs a command outside.", Effect::Unsafe, run_shell).gate(Gate::External { silent })
+    };
+    let choose = FunctionTool::new("ask_choice", "Asks the user to choose.", Effect::Pure, ask_choice);
+    let builder = builder.tool(choose.gate(Gate::Feedback)).tool(elsewhere(true)).tool(elsewhere(false));
+    (builder, agent.tool("ask_choice").tool("run_unseen").tool("run_elsewhere"))
 }
 
 /// One short write to a file opened for appending, so that a kill leaves whole lines: tool, call, key, process, and when.
@@ -288,6 +325,10 @@ async fn send_email(_: ToolContext, args: Email) -> Result<String, ToolError> {
 
 async fn run_shell(_: ToolContext, _: Shell) -> Result<String, ToolError> {
     std::future::ready(Err::<String, _>(ToolError::failed("never here"))).await
+}
+
+async fn ask_choice(_: ToolContext, _: Choices) -> Result<String, ToolError> {
+    std::future::ready(Err::<String, _>(ToolError::failed("a person answers instead"))).await
 }
 
 async fn deploy_release(_: ToolContext, args: Release) -> Result<String, ToolError> {

@@ -231,3 +231,91 @@ async fn a_continuation_with_the_same_key_is_one_however_often_it_is_sent() {
     assert_eq!(go_on("something else").await.0, 409);
     assert_eq!(world.model.requests().len(), 2);
 }
+
+#[tokio::test]
+async fn what_a_person_chooses_is_the_tools_result_and_what_was_not_offered_changes_nothing() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let questions = json!({"questions": [
+        {"question": "Where?", "header": "Place", "options": [{"label": "Oslo", "description": "North"}, {"label": "Rome"}]},
+        {"question": "What?", "options": [{"label": "Sea"}, {"label": "Hills"}], "multi_select": true}]});
+    let message = Script::call(&[("ask_choice", questions)]).then_say(&["All ", "done."]).message();
+    let run = server.api.run(AGENT, &[("message", message.as_str()), ("session_id", "s")]).await;
+    assert_eq!((&run["status"], &run["content"]), (&json!("PAUSED"), &json!("I have a question.")), "{run}");
+    assert_eq!(run["requirements"][0]["kind"], "user_feedback");
+    let call = &run["tools"][0];
+    let offered = json!([
+        {"question": "Where?", "header": "Place", "multi_select": false, "selected_options": null, "options": [
+            {"label": "Oslo", "description": "North", "selected": false},
+            {"label": "Rome", "description": null, "selected": false}]},
+        {"question": "What?", "header": null, "multi_select": true, "selected_options": null, "options": [
+            {"label": "Sea", "description": null, "selected": false},
+            {"label": "Hills", "description": null, "selected": false}]}]);
+    assert_eq!((&call["user_feedback_schema"], &call["answered"]), (&offered, &Value::Null));
+
+    let run = text(&run["run_id"]);
+    let before = server.api.look(AGENT, run, "s").await.unwrap();
+    let choosing = |place: Value, kind: Value| {
+        let mut call = call.clone();
+        call["user_feedback_schema"][0]["selected_options"] = place;
+        call["user_feedback_schema"][1]["selected_options"] = kind;
+        json!([call])
+    };
+    for (place, kind, why) in [
+        (json!(["Paris"]), json!(["Sea"]), "no option \"Paris\""),
+        (json!(["Oslo", "Rome"]), json!(["Sea"]), "takes one label"),
+        (json!(["Oslo"]), Value::Null, "has no answer"),
+        (json!("Oslo"), json!(["Sea"]), "has no answer"),
+        (json!([5]), json!(["Sea"]), "which are texts"),
+        (Value::Null, Value::Null, ""),
+    ] {
+        let (status, refused) = go_on(&server, run, "s", &choosing(place, kind)).await;
+        assert_eq!((status, text(&refused["detail"]).contains(why)), (400, true), "{why}: {refused}");
+    }
+    assert_eq!(server.api.look(AGENT, run, "s").await.unwrap(), before, "nothing has changed");
+
+    let (status, ended) = go_on(&server, run, "s", &choosing(json!(["Oslo"]), json!(["Sea", "Hills"]))).await;
+    assert_eq!((status, &ended["status"], &ended["content"]), (200, &json!("COMPLETED"), &json!("All done.")));
+    let result = r#"User feedback received: [{"question":"Where?","selected":["Oslo"]},{"question":"What?","selected":["Sea","Hills"]}]"#;
+    let call = &ended["tools"][0];
+    assert_eq!((&call["result"], &call["answered"]), (&json!(result), &json!(true)), "{call}");
+    assert_eq!(call["user_feedback_schema"][0]["options"][0]["selected"], true);
+    let told = world.model.requests().pop().unwrap();
+    let told = told["messages"].as_array().unwrap().iter().find(|message| message["role"] == "tool").unwrap();
+    assert_eq!(told["content"], result, "the model is told");
+    world.database().assert_ended_once(run).await;
+}
+
+#[tokio::test]
+async fn a_silent_wait_for_work_elsewhere_is_marked_and_has_no_words() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let words = "I have tools to execute, but it needs external execution.";
+    let (seen, unseen) = (("run_elsewhere", json!({"command": "ls"})), ("run_unseen", json!({"command": "ls"})));
+    for (session, calls, silent, said) in [
+        ("aloud", vec![seen.clone()], vec![Value::Null], words),
+        ("silent", vec![unseen.clone()], vec![json!(true)], ""),
+        // What else is asked is still said.
+        ("both", vec![seen, unseen], vec![Value::Null, json!(true)], words),
+    ] {
+        let message = Script::call(&calls).then_say(&["All ", "done."]).message();
+        let fields = [("message", message.as_str()), ("session_id", session)];
+        let frames = server.api.stream(AGENT, &fields).await.rest().await;
+        let paused = &frames.last().unwrap().data;
+        let marks = |run: &Value| -> Vec<Value> {
+            let tools = run["tools"].as_array().unwrap();
+            tools.iter().map(|tool| tool["external_execution_silent"].clone()).collect()
+        };
+        assert_eq!((&paused["event"], &paused["content"]), (&json!("RunPaused"), &json!(said)), "{session}: {paused}");
+        assert_eq!(marks(paused), silent, "{session}");
+        let run = text(&paused["run_id"]);
+        let shown = server.api.look(AGENT, run, session).await.unwrap();
+        assert_eq!((&shown["content"], marks(&shown)), (&json!(said), silent), "{session}: {shown}");
+        // It waits like any other.
+        let mut tools = shown["tools"].clone();
+        tools.as_array_mut().unwrap().iter_mut().for_each(|tool| tool["result"] = json!("file.txt"));
+        let (status, ended) = go_on(&server, run, session, &tools).await;
+        assert_eq!((status, &ended["status"]), (200, &json!("COMPLETED")), "{session}: {ended}");
+        assert_eq!((&ended["content"], &ended["tools"][0]["result"]), (&json!("All done."), &json!("file.txt")));
+    }
+}

@@ -108,6 +108,40 @@ async fn several_requirements_of_one_turn_are_answered_one_by_one_and_each_call_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_chose_is_the_result_of_a_call_that_never_runs() {
+    const ASKED: &str = r#"{"questions":[{"question":"Where?","options":[{"label":"Oslo"},{"label":"Rome"}]}]}"#;
+    let world = World::new().await;
+    let engine = world.engine().await;
+    world.script([Turn::Call(&[("a", "choose", ASKED)]), Turn::Say("done")]);
+    let (run, state) = paused(&engine, "s").await;
+    let kinds: Vec<_> = state.open_requirements().map(|(needed, _)| needed.kind).collect();
+    assert_eq!(kinds, [RequirementKind::UserFeedback]);
+    let chosen =
+        |choices: Value| Answer { call_id: "a".into(), choices: choices.as_object().cloned(), ..Answer::default() };
+    let version = world.kinds(&run).await.len();
+    for wrong in [json!({"Where?": ["Paris"]}), json!({"Where?": ["Oslo", "Rome"]}), json!({"When?": ["Oslo"]})] {
+        let refused = engine.execute(envelope(continuing(&run, "s", vec![chosen(wrong.clone())]))).await;
+        assert!(matches!(refused, Err(ExecuteError::Answer(AnswerError::Unfit(_)))), "{wrong}");
+    }
+    let yes_is_no_choice = engine.execute(envelope(continuing(&run, "s", vec![yes("a")]))).await;
+    assert!(matches!(yes_is_no_choice, Err(ExecuteError::Unanswered(_))));
+    assert_eq!(world.kinds(&run).await.len(), version, "what does not fit changes nothing");
+
+    let oslo = chosen(json!({"Where?": ["Oslo"]}));
+    engine.execute(envelope(continuing(&run, "s", vec![oslo]))).await.unwrap();
+    let state = ended(&engine, &run).await;
+    assert_eq!((state.status, state.content().as_str()), (RunStatus::Completed, "done"));
+    let told: Vec<_> = state.messages.iter().filter(|message| message.role == Role::Tool).collect();
+    let result = r#"User feedback received: [{"question":"Where?","selected":["Oslo"]}]"#;
+    assert_eq!((told.len(), told[0].content.as_deref()), (1, Some(result)));
+    let asked = world.model.requests.lock().unwrap().last().cloned().unwrap();
+    assert!(asked.messages.iter().any(|message| message.content.as_deref() == Some(result)), "the model is told");
+    assert!(world.calls.lock().unwrap().is_empty());
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_call_never_runs_and_the_run_goes_on() {
     let world = World::new().await;
     let engine = world.engine().await;

@@ -310,6 +310,7 @@ fn gated() -> Vec<ToolSpec> {
         tool("confirm", Gate::Confirmation, None),
         tool("fill", Gate::UserInput { fields: vec!["to".into()] }, None),
         tool("outside", Gate::External { silent: false }, None),
+        ToolSpec { gate: Gate::Feedback, ..ToolSpec::new("choose", "", json!({"type": "object"})) },
         tool("audited", Gate::Confirmation, Some(ApprovalRule::new(ApprovalKind::Audit))),
         tool("approve", Gate::None, Some(ApprovalRule::new(ApprovalKind::Required))),
         tool(
