@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::content::{Content, content, describe_binary};
 use crate::net::{Answer, GuardedClient, HostPattern, Limits, NetError, Request, is_reserved_header, secret_header};
+use crate::secrets::Secrets;
 use crate::text::clip;
 use crate::{ArgumentCheck, Tool, ToolContext, ToolError, ToolOutput};
 
@@ -45,7 +46,8 @@ pub struct HttpOptions {
     pub timeout_seconds: u64,
     /// Headers that every request to any of the hosts has, such as `Authorization`. The model neither sees nor changes
     /// them, and a redirect to another origin goes without them. They are sent by https only, but for hosts that
-    /// `allow_private` names.
+    /// `allow_private` names. Where an answer repeats their values, the model reads `[redacted]`, unless they have fewer
+    /// than 6 bytes or only say what is understood (`Accept`, `Accept-Language`, `Content-Type`, `User-Agent`).
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub headers: BTreeMap<String, SecretString>,
@@ -98,7 +100,11 @@ struct Shared {
     client: GuardedClient,
     methods: Vec<Method>,
     headers: HeaderMap,
+    secrets: Secrets,
 }
+
+/// Headers that no server is let in by.
+const OPEN_HEADERS: [&str; 4] = ["accept", "accept-language", "content-type", "user-agent"];
 
 impl Shared {
     fn new(options: &HttpOptions) -> Result<Self, NetError> {
@@ -127,7 +133,11 @@ impl Shared {
             let header = known.ok_or_else(|| NetError::Setting(format!("headers: {name:?} cannot be set")))?;
             headers.insert(header, secret_header(&format!("the header {name}"), secret.expose_secret())?);
         }
-        Ok(Self { client: GuardedClient::new(Some(hosts), &options.allow_private, limits)?, methods, headers })
+        let closed =
+            options.headers.iter().filter(|(name, _)| !OPEN_HEADERS.iter().any(|open| name.eq_ignore_ascii_case(open)));
+        let secrets = Secrets::new(closed.map(|(_, value)| value.expose_secret()));
+        let client = GuardedClient::new(Some(hosts), &options.allow_private, limits)?;
+        Ok(Self { client, methods, headers, secrets })
     }
 }
 
@@ -257,12 +267,13 @@ impl Tool for HttpTool {
     async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
         self.check.check(&arguments)?;
         let request = self.build(&context, &arguments)?;
+        let secrets = &self.shared.secrets;
         let answer = self.shared.client.send(request).await.map_err(|error| match error {
             // Another address may do better.
-            NetError::Refused(fault) => ToolError::Arguments(fault),
-            other => ToolError::failed(other),
+            NetError::Refused(fault) => ToolError::Arguments(secrets.hide(&fault)),
+            other => ToolError::Failed(secrets.hide(&other.to_string())),
         })?;
-        output(&answer)
+        output(&answer, secrets)
     }
 }
 
@@ -273,25 +284,28 @@ struct Told {
     body: Box<RawValue>,
 }
 
-fn output(answer: &Answer) -> Result<ToolOutput, ToolError> {
+fn output(answer: &Answer, secrets: &Secrets) -> Result<ToolOutput, ToolError> {
     let mut media = Vec::new();
     let text = |text: &str| to_raw_value(text).map_err(ToolError::failed);
-    let body = match content(answer) {
+    let body = match secrets.hide_in(content(answer)) {
         Content::Json(json) => json,
         Content::Text(words) => text(&words)?,
         Content::Empty => text("")?,
-        Content::Binary => text(&describe_binary(answer))?,
+        Content::Binary => text(&secrets.hide(&describe_binary(answer)))?,
         Content::Image(image) => {
             media.push(*image);
             text(&format!("a picture of {} bytes, which comes with this result", answer.body.len()))?
         }
     };
-    let told = Told { status: answer.status.as_u16(), content_type: clip(&answer.media_type(), 200), body };
+    let content_type = clip(&secrets.hide(&answer.media_type()), 200);
+    let told = Told { status: answer.status.as_u16(), content_type, body };
     Ok(ToolOutput { text: serde_json::to_string(&told).map_err(ToolError::failed)?, media })
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
     use daybook_domain::media::{MediaContent, MediaKind};
 
     use super::*;
@@ -352,6 +366,36 @@ mod tests {
         }
         call(&tools[0], json!({"url": server.url("/x")})).await.unwrap();
         assert!(!server.requests().pop().unwrap().to_ascii_lowercase().contains("idempotency-key"));
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_comes_back_is_hidden() {
+        let server = Server::new(|request| {
+            let sent = request.lines().find_map(|line| line.strip_prefix("x-key: ")).unwrap_or_default();
+            match request.split(' ').nth(1) {
+                Some("/json") => {
+                    answer("200 OK", &["Content-Type: application/json"], json!({"sent": sent}).to_string())
+                }
+                Some("/type") => answer("200 OK", &[&format!("Content-Type: x/{sent}")], b"\0"),
+                Some("/away") => answer("302 Found", &[&format!("Location: ftp://{sent}/")], ""),
+                Some("/base64") => answer("200 OK", &[], BASE64_STANDARD.encode(request)),
+                _ => answer("403 Forbidden", &["Content-Type: text/plain"], format!("{sent} may not, says en-GB")),
+            }
+        })
+        .await;
+        let headers = json!({"X-Key": "hunter22/x", "Accept-Language": "en-GB,en"});
+        let tools = http_tools(&options(&server, json!({"headers": headers}))).unwrap();
+        let get = async |path: &str| match call(&tools[0], json!({"url": server.url(path)})).await {
+            Ok(output) => output.text,
+            Err(error) => error.to_string(),
+        };
+        assert!(get("/json").await.ends_with(r#""body":{"sent":"[redacted]"}}"#));
+        assert!(get("/text").await.contains("[redacted] may not, says en-GB"));
+        for path in ["/type", "/away", "/base64"] {
+            let told = get(path).await;
+            assert!(told.contains("[redacted]") && !told.contains("hunter"), "{path}: {told}");
+            assert!(!told.contains(&BASE64_STANDARD.encode("hunter22/x")[..8]), "{path}: {told}");
+        }
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ pub mod net;
 mod openapi;
 mod port;
 mod read_result;
+mod secrets;
 mod shell;
 mod source;
 mod sql;

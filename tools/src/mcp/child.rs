@@ -21,7 +21,8 @@ use tokio::time::timeout;
 
 use super::lines::{Line, Lines};
 use super::options::Launch;
-use super::secrets::{Secrets, shortened};
+use super::words::shortened;
+use crate::secrets::Secrets;
 
 /// How long a server has to end after its input did.
 const GOES_ITSELF: Duration = Duration::from_secs(2);

@@ -18,8 +18,8 @@ use super::fault::of_greeting;
 use super::http;
 use super::options::Endpoint;
 use super::progress::Calls;
-use super::secrets::Secrets;
 use super::stdio::{Ending, Stdio};
+use crate::secrets::Secrets;
 
 /// What answers the server's own messages.
 pub(super) struct Events {

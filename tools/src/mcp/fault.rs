@@ -6,7 +6,7 @@ use rmcp::service::{ClientInitializeError, ServiceError};
 use rmcp::transport::DynamicTransportError;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 
-use super::secrets::shortened;
+use super::words::shortened;
 
 /// The longest sentence of a server that is passed on, in characters.
 const MAX_WORDS: usize = 2000;

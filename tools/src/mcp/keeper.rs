@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::Connection;
 use super::dial::{Dial, Events};
 use super::options::{Endpoint, McpOptions};
-use super::secrets::Secrets;
+use crate::secrets::Secrets;
 
 /// A connection that held this long was a good one.
 const STEADY: Duration = Duration::from_secs(10);

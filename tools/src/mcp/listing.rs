@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::connection::Connection;
 use super::fault::{Fault, Means};
 use super::names;
-use super::secrets::shortened;
+use super::words::shortened;
 
 /// The most tools a server may have.
 const MAX_TOOLS: usize = 10_000;

@@ -15,10 +15,10 @@ mod names;
 mod options;
 mod progress;
 mod result;
-mod secrets;
 mod stdio;
 mod tool;
 mod wire;
+mod words;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

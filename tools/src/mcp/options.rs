@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::secrets::Secrets;
+use crate::secrets::Secrets;
 
 /// The longest time that may be asked for, in seconds.
 const MAX_SECONDS: u64 = 86_400;
@@ -98,7 +98,7 @@ impl McpOptions {
 
     /// What the values are that must not be shown.
     pub(super) fn secrets(&self) -> Secrets {
-        Secrets::new(self.env.values().chain(self.headers.values()).cloned())
+        Secrets::new(self.env.values().chain(self.headers.values()).map(ExposeSecret::expose_secret))
     }
 
     pub(super) fn endpoint(&self) -> Result<Endpoint, String> {

@@ -7,7 +7,7 @@ use rmcp::model::{CallToolResult, ContentBlock, ResourceContents, ServerResult};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::secrets::shortened;
+use super::words::shortened;
 use crate::{ToolError, ToolOutput};
 
 /// The longest text of a result, in bytes.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::operation::Place;
 use super::request::percent;
 use crate::net::{NetError, Request, is_reserved_header, secret_header};
+use crate::secrets::Secrets;
 
 /// How an API knows who calls: one of these.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -54,6 +55,21 @@ pub enum OpenApiAuth {
 pub(super) enum Credentials {
     Header(HeaderName, HeaderValue),
     Query(String, SecretString),
+}
+
+impl OpenApiAuth {
+    /// What of it no model may read.
+    pub(super) fn secrets(&self) -> Secrets {
+        match self {
+            Self::Bearer { token: secret } | Self::Header { value: secret, .. } | Self::Query { value: secret, .. } => {
+                Secrets::new([secret.expose_secret()])
+            }
+            Self::Basic { username, password } => {
+                let password = password.expose_secret();
+                Secrets::new([password, &format!("{username}:{password}")])
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {

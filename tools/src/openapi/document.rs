@@ -56,11 +56,10 @@ pub(super) fn parse(text: &str) -> Result<Value, Fault> {
     let text = text.trim_start_matches('\u{feff}');
     let document: Value = if text.trim_start().starts_with('{') {
         // A YAML document may begin so too.
-        serde_json::from_str(text).or_else(|json| {
-            serde_saphyr::from_str(text).map_err(|_| Fault::Document(format!("the document is no valid JSON: {json}")))
-        })?
+        serde_json::from_str(text)
+            .or_else(|json| yaml(text).map_err(|_| Fault::Document(format!("the document is no valid JSON: {json}"))))?
     } else {
-        serde_saphyr::from_str(text).map_err(|error| {
+        yaml(text).map_err(|error| {
             Fault::Document(format!("the document is no valid YAML: {}", clip(&error.to_string(), 500)))
         })?
     };
@@ -73,6 +72,12 @@ pub(super) fn parse(text: &str) -> Result<Value, Fault> {
         return Err(Fault::Document("the document has no paths".to_owned()));
     }
     Ok(document)
+}
+
+/// YAML 1.2, as OpenAPI has it: the country `NO` is a text and no boolean, and `1_000` is no number.
+fn yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
+    let options = serde_saphyr::options! { strict_booleans: true, underscored_numbers_as_strings: true };
+    serde_saphyr::from_str_with_options(text, options)
 }
 
 /// An address given by an operator as the one before all paths.

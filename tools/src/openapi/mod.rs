@@ -49,7 +49,8 @@ pub struct OpenApiOptions {
     /// The tags whose operations are offered.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// The credentials that every call has. The model neither sees nor sets them.
+    /// The credentials that every call has. The model neither sees nor sets them; where an answer repeats them, it reads
+    /// `[redacted]`, unless they have fewer than 6 bytes.
     #[serde(default)]
     pub auth: Option<OpenApiAuth>,
     /// Hosts that may be asked although their addresses are not public: host names, `host:port`, addresses or ranges
@@ -122,7 +123,8 @@ impl OpenApiSource {
             &self.options.allow_private,
             limits(&self.options),
         )?;
-        let api = Arc::new(Api { client, credentials: self.credentials.clone() });
+        let secrets = self.options.auth.as_ref().map(OpenApiAuth::secrets).unwrap_or_default();
+        let api = Arc::new(Api { client, credentials: self.credentials.clone(), secrets });
         let mut taken = BTreeSet::new();
         let tools = chosen.into_iter().zip(bases).map(|(operation, base)| -> Arc<dyn Tool> {
             let name = unique(&operation.name(), &mut taken);

@@ -273,6 +273,7 @@ impl<'a> Reader<'a> {
         let layout = match self.fields(&schema, required) {
             Some(fields) => Layout::Fields(fields),
             None => {
+                close(&mut schema);
                 let argument = unique("body", &mut self.taken);
                 if required {
                     self.required.push(argument.clone());
@@ -289,9 +290,7 @@ impl<'a> Reader<'a> {
         let fields = schema.get("properties").and_then(Value::as_object).filter(|fields| !fields.is_empty())?;
         let needed: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let plain = schema.get("type").is_none_or(|kind| kind == "object")
-            && ["allOf", "anyOf", "oneOf", "not", "minProperties", "maxProperties"]
-                .iter()
-                .all(|key| schema.get(key).is_none())
+            && MIXED.iter().chain(&["minProperties", "maxProperties"]).all(|key| schema.get(key).is_none())
             && schema.get("additionalProperties").is_none_or(|more| *more == Value::Bool(false))
             && fields.keys().all(|name| sanitised(name) == *name && !self.taken.contains(name))
             && needed.iter().all(|name| fields.contains_key(*name));
@@ -303,6 +302,19 @@ impl<'a> Reader<'a> {
         self.taken.extend(fields.keys().cloned());
         self.properties.extend(fields.clone());
         Some(fields.keys().cloned().collect())
+    }
+}
+
+/// Keywords beside which `properties` may not tell all.
+const MIXED: [&str; 4] = ["allOf", "anyOf", "oneOf", "not"];
+
+/// A body in one argument takes the fields that the document tells and no others, like one whose fields are arguments:
+/// a server seldom says that it left a misspelt field out. What the document calls open stays open.
+fn close(schema: &mut Value) {
+    let Some(schema) = schema.as_object_mut() else { return };
+    let told = schema.get("properties").and_then(Value::as_object).is_some_and(|fields| !fields.is_empty());
+    if told && !schema.contains_key("additionalProperties") && MIXED.iter().all(|key| !schema.contains_key(*key)) {
+        schema.insert("additionalProperties".to_owned(), Value::Bool(false));
     }
 }
 

@@ -84,6 +84,10 @@ impl<'a> Schemas<'a> {
         {
             out.insert("required".to_owned(), required.clone());
         }
+        if fields.contains_key("patternProperties") {
+            // What these let through is not told, and so it is open.
+            out.insert("additionalProperties".to_owned(), Value::Bool(true));
+        }
         nullable(fields, &mut out);
         exclusive(&mut out);
         Value::Object(out)

@@ -1,5 +1,7 @@
 use std::io::Write as _;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use daybook_domain::tool::Effect;
 use serde_json::json;
 
@@ -201,6 +203,81 @@ async fn results_and_errors_are_told() {
 }
 
 #[tokio::test]
+async fn arguments_that_the_document_does_not_tell_are_named() {
+    let server = pets().await;
+    let tools = source(&server, json!({})).tools().await.unwrap();
+    for (name, arguments) in [
+        ("getPet", json!({"petId": 1, "petNmae": "x"})),
+        ("pets_replace", json!({"petId": 1, "name": "Rex", "petNmae": "x"})),
+        ("sendForm", json!({"a": "x", "petNmae": "x"})),
+        ("sendParts", json!({"body": {"text": "x", "petNmae": "x"}})),
+    ] {
+        let refused = call(&tools, name, arguments).await.unwrap_err();
+        assert!(matches!(&refused, ToolError::Arguments(fault) if fault.contains("'petNmae'")), "{name}: {refused}");
+    }
+    assert_eq!(server.requests().len(), 1, "the document alone was asked for");
+}
+
+#[test]
+fn a_body_is_as_open_as_the_document_says() {
+    let body = |schema: serde_json::Value| {
+        let document =
+            json!({"paths": {"/a": {"post": {"requestBody": {"content": {"application/json": {"schema": schema}}}}}}});
+        operations(&document, &|_, _| false).remove(0).schema["properties"]["body"]["additionalProperties"].clone()
+    };
+    let known = |more: serde_json::Value| {
+        let mut schema = json!({"type": "object", "required": ["a"], "properties": {"a": {}}});
+        schema.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        body(schema)
+    };
+    assert_eq!(known(json!({})), false);
+    assert_eq!(known(json!({"nullable": true})), false);
+    assert_eq!(known(json!({"additionalProperties": true})), true);
+    assert_eq!(known(json!({"additionalProperties": {"type": "string"}})), json!({"type": "string"}));
+    assert_eq!(known(json!({"patternProperties": {"^x-": {}}, "additionalProperties": false})), true);
+    for open in [known(json!({"allOf": [{"properties": {"b": {}}}]})), body(json!({"type": "object"})), body(json!({}))]
+    {
+        assert_eq!(open, json!(null));
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_come_back_are_hidden() {
+    let server = Server::new(|request| {
+        let sent = request.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap_or_default();
+        let asked = request.split(' ').nth(1).unwrap_or_default();
+        let told = |status| answer(status, &["Content-Type: text/plain"], format!("{asked} by {sent}"));
+        match asked {
+            "/openapi.yaml" => answer("200 OK", &["Content-Type: application/yaml"], DOCUMENT),
+            path if path.starts_with("/pets/404") => {
+                // The error is cut in the midst of the secret.
+                let sent = format!("{}{asked} by {sent}", "x".repeat(3990));
+                answer("404 Not Found", &["Content-Type: text/plain"], sent)
+            }
+            _ => told("200 OK"),
+        }
+    })
+    .await;
+    for auth in [
+        json!({"bearer": {"token": "hunter22/x"}}),
+        json!({"header": {"name": "Authorization", "value": "hunter22/x"}}),
+        json!({"query": {"name": "key", "value": "hunter22/x"}}),
+        json!({"basic": {"username": "bob", "password": "hunter22/x"}}),
+    ] {
+        let tools = source(&server, json!({"auth": auth})).tools().await.unwrap();
+        let found = call(&tools, "getPet", json!({"petId": 1})).await.unwrap().text;
+        let missing = call(&tools, "getPet", json!({"petId": 404})).await.unwrap_err().to_string();
+        for told in [&found, &missing] {
+            assert!(
+                !told.contains("hunter") && !told.contains(&BASE64_STANDARD.encode("bob:hunter22")[..12]),
+                "{told}"
+            );
+        }
+        assert!(found.contains("[redacted]"), "{found}");
+    }
+}
+
+#[tokio::test]
 async fn operations_are_chosen_by_name_and_tag() {
     let server = pets().await;
     let names = async |more| {
@@ -269,6 +346,10 @@ fn documents_are_told_apart() {
     assert!(document::parse("{openapi: 3.1.0, paths: {}}").is_ok(), "YAML may look like JSON");
     assert!(document::parse("openapi: 3.1.0").unwrap_err().to_string().contains("no paths"));
     assert!(document::parse("a: [").unwrap_err().to_string().contains("YAML"));
+    let words =
+        document::parse("openapi: 3.1.0\npaths: {}\nx: [NO, no, yes, on, Off, y, n, 1_000, true, False, null, 12]");
+    let texts = json!(["NO", "no", "yes", "on", "Off", "y", "n", "1_000", true, false, null, 12]);
+    assert_eq!(words.unwrap()["x"], texts);
     assert!(document::parse("{\"a\": ").unwrap_err().to_string().contains("JSON"));
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned()
         + &(1..20)

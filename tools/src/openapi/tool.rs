@@ -12,6 +12,7 @@ use super::operation::Operation;
 use super::request::request;
 use crate::content::{Content, content, describe_binary};
 use crate::net::{Answer, GuardedClient};
+use crate::secrets::Secrets;
 use crate::text::clip;
 use crate::{ArgumentCheck, Tool, ToolContext, ToolError, ToolOutput};
 
@@ -22,6 +23,7 @@ const MAX_ERROR: usize = 4000;
 pub(super) struct Api {
     pub client: GuardedClient,
     pub credentials: Option<Credentials>,
+    pub secrets: Secrets,
 }
 
 /// An operation of an API.
@@ -59,19 +61,21 @@ impl Tool for OperationTool {
         {
             request.headers.insert("idempotency-key", key);
         }
-        let answer = self.api.client.send(request).await.map_err(ToolError::failed)?;
+        let secrets = &self.api.secrets;
+        let answer = self.api.client.send(request).await;
+        let answer = answer.map_err(|error| ToolError::Failed(secrets.hide(&error.to_string())))?;
         let what = format!("{} {}", self.operation.method, clip(&self.operation.path, 200));
-        output(&what, &answer)
+        output(&what, &answer, secrets)
     }
 }
 
-fn output(what: &str, answer: &Answer) -> Result<ToolOutput, ToolError> {
+fn output(what: &str, answer: &Answer, secrets: &Secrets) -> Result<ToolOutput, ToolError> {
     let mut media = Vec::new();
-    let body = match content(answer) {
+    let body = match secrets.hide_in(content(answer)) {
         Content::Empty => None,
         Content::Json(json) => Some(json.get().to_owned()),
         Content::Text(text) => Some(text),
-        Content::Binary => Some(describe_binary(answer)),
+        Content::Binary => Some(secrets.hide(&describe_binary(answer))),
         Content::Image(image) => {
             media.push(*image);
             Some(format!("A picture of {} bytes, which comes with this result.", answer.body.len()))

@@ -50,7 +50,7 @@ async fn servers_that_do_not_greet_are_told() {
     assert!(garbage.contains("did not answer the greeting"), "{garbage}");
     assert!(endless.contains("did not answer the greeting"), "{endless}");
     assert!(nonsense.contains("no Model Context Protocol"), "{nonsense}");
-    assert!(crash.contains("exit status: 1") && crash.contains("cannot start: no [secret] here"), "{crash}");
+    assert!(crash.contains("exit status: 1") && crash.contains("cannot start: no [redacted] here"), "{crash}");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn answers_that_are_none_or_too_long_end_their_call_only() {
     let (fault, same) = called("no answer").await;
     assert!(fault.contains("no answer of the Model Context Protocol") && same, "{fault}");
     let (fault, same) = called("repeats its key").await;
-    assert_eq!((fault.as_str(), same), ("wrong key [secret]", true));
+    assert_eq!((fault.as_str(), same), ("wrong key [redacted]", true));
 }
 
 #[tokio::test]
