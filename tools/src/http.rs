@@ -69,6 +69,7 @@ pub(crate) fn default_seconds() -> u64 {
 ///
 /// The first changes nothing; the second may do harm when called twice, and sends the call's `Idempotency-Key` with
 /// every write. Both give JSON with `status`, `content_type` and `body`, also for error statuses; pictures come as media.
+/// The error of a write that was sent, and has no whole answer, says that it may have been done.
 ///
 /// # Errors
 /// [`NetError::Setting`] that names the option and how to mend it.
@@ -226,13 +227,13 @@ impl HttpTool {
             }
         };
         headers.extend(self.shared.headers.clone());
-        if !method.is_safe_read()
-            && method != Method::OPTIONS
+        let mut request = Request { method, url, headers, body: body.map(Into::into) };
+        if request.is_write()
             && let Ok(key) = HeaderValue::from_str(&context.idempotency_key)
         {
-            headers.insert("idempotency-key", key);
+            request.headers.insert("idempotency-key", key);
         }
-        Ok(Request { method, url, headers, body: body.map(Into::into) })
+        Ok(request)
     }
 
     fn model_headers(&self, given: Option<&Value>) -> Result<HeaderMap, ToolError> {
@@ -396,6 +397,16 @@ mod tests {
             assert!(told.contains("[redacted]") && !told.contains("hunter"), "{path}: {told}");
             assert!(!told.contains(&BASE64_STANDARD.encode("hunter22/x")[..8]), "{path}: {told}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_model_is_told_of_a_write_that_may_have_been_done() {
+        let server = Server::new(|_| b"garbage".to_vec()).await;
+        let tools = http_tools(&options(&server, json!({"methods": ["GET", "POST"]}))).unwrap();
+        let wrote = call(&tools[1], json!({"method": "POST", "url": server.url("/x")})).await.unwrap_err();
+        assert!(matches!(&wrote, ToolError::Failed(fault) if fault.contains("The POST may have been done")), "{wrote}");
+        let read = call(&tools[0], json!({"url": server.url("/x")})).await.unwrap_err();
+        assert!(!read.to_string().contains("may have been done"), "{read}");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,6 +56,11 @@ impl Request {
     /// A GET without headers.
     pub fn get(url: Url) -> Self {
         Self { method: Method::GET, url, headers: HeaderMap::new(), body: None }
+    }
+
+    /// Whether it may change something at its server.
+    pub(crate) fn is_write(&self) -> bool {
+        !matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
     }
 }
 
@@ -156,27 +162,41 @@ impl GuardedClient {
     /// Makes the request, follows its redirects and reads the whole answer. An answer with an error status is an answer.
     ///
     /// # Errors
-    /// [`NetError`].
+    /// [`NetError`]; [`NetError::MaybeDone`] for a write from the moment on when it may have reached its server.
     pub async fn send(&self, request: Request) -> Result<Answer, NetError> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
+        let method = request.method.to_string();
         let seconds = self.limits.timeout.as_secs();
-        tokio::time::timeout(self.limits.timeout, Box::pin(self.follow(request)))
+        let wrote = AtomicBool::new(false);
+        let answer = tokio::time::timeout(self.limits.timeout, Box::pin(self.follow(request, &wrote)))
             .await
-            .unwrap_or(Err(NetError::TimedOut { host, seconds }))
+            .unwrap_or(Err(NetError::TimedOut { host, seconds }));
+        answer.map_err(|fault| match wrote.load(Ordering::Relaxed) {
+            true => NetError::MaybeDone { method, fault: Box::new(fault) },
+            false => fault,
+        })
     }
 
-    async fn follow(&self, mut request: Request) -> Result<Answer, NetError> {
+    /// `wrote` tells, also when this is dropped, whether a write may have reached a server.
+    async fn follow(&self, mut request: Request, wrote: &AtomicBool) -> Result<Answer, NetError> {
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.hop(&request).await?;
+            let response = self.hop(&request, wrote).await?;
             match target(&request.url, &response)? {
                 None => return self.read(request.url, response).await,
-                Some(next) => redirect(&mut request, response.status(), next)?,
+                Some(next) => {
+                    let keeps = keeps_method(&request.method, response.status());
+                    if keeps && request.is_write() {
+                        // Who sends a write on to another place has not done it.
+                        wrote.store(false, Ordering::Relaxed);
+                    }
+                    redirect(&mut request, keeps, next)?;
+                }
             }
         }
         Err(NetError::Redirects { host: request.url.host_str().unwrap_or_default().to_owned(), limit: MAX_REDIRECTS })
     }
 
-    async fn hop(&self, request: &Request) -> Result<Response, NetError> {
+    async fn hop(&self, request: &Request, wrote: &AtomicBool) -> Result<Response, NetError> {
         self.policy.check(&request.url)?;
         let client = if self.policy.is_internal(&request.url) { &self.internal } else { &self.public };
         let mut builder = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
@@ -184,7 +204,14 @@ impl GuardedClient {
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
         }
-        builder.send().await.map_err(|error| unreachable(&request.url, &error))
+        // Until it is known that no connection was made, the request may be on its way.
+        let before = wrote.fetch_or(request.is_write(), Ordering::Relaxed);
+        builder.send().await.map_err(|error| {
+            if error.is_connect() || error.is_builder() {
+                wrote.store(before, Ordering::Relaxed);
+            }
+            unreachable(&request.url, &error)
+        })
     }
 
     async fn read(&self, url: Url, mut response: Response) -> Result<Answer, NetError> {
@@ -243,17 +270,21 @@ fn target(from: &Url, response: &Response) -> Result<Option<Url>, NetError> {
     next.map(Some).ok_or_else(fault)
 }
 
+/// Whether a request that is redirected with this status keeps its method, as with browsers.
+fn keeps_method(method: &Method, status: StatusCode) -> bool {
+    match status.as_u16() {
+        303 => *method == Method::HEAD,
+        301 | 302 => *method != Method::POST,
+        _ => true,
+    }
+}
+
 /// Turns the request into the one for `next`, as browsers do; more carefully where that is another origin.
 ///
 /// # Errors
 /// [`NetError::Refused`] for what may change something there.
-fn redirect(request: &mut Request, status: StatusCode, mut next: Url) -> Result<(), NetError> {
-    let keeps = match status.as_u16() {
-        303 => request.method == Method::HEAD,
-        301 | 302 => request.method != Method::POST,
-        _ => true,
-    };
-    if !keeps {
+fn redirect(request: &mut Request, keeps_method: bool, mut next: Url) -> Result<(), NetError> {
+    if !keeps_method {
         request.method = Method::GET;
         request.body = None;
         for name in ["content-type", "content-encoding", "content-language", "idempotency-key"] {

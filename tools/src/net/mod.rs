@@ -55,6 +55,14 @@ pub enum NetError {
         /// The limit.
         limit: usize,
     },
+    /// A write was sent, or may have been, and then went wrong.
+    #[error("{fault}. The {method} may have been done all the same: find out before you send it again")]
+    MaybeDone {
+        /// The method of the write.
+        method: String,
+        /// What went wrong.
+        fault: Box<NetError>,
+    },
     /// The answer cannot be decoded.
     #[error("the answer of {host} cannot be read: {fault}")]
     Body {

@@ -185,6 +185,45 @@ async fn slow_servers_are_left() {
 }
 
 #[tokio::test]
+async fn a_write_that_may_have_been_done_says_so() {
+    let server = Server::new(|request| match request.split(' ').nth(1) {
+        Some("/never") => Vec::new(),
+        Some("/garbage") => b"garbage".to_vec(),
+        Some("/cut") => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec(),
+        Some("/long") => answer("200 OK", &[], vec![b'a'; 1001]),
+        Some("/done") => answer("303 See Other", &["Location: /garbage"], ""),
+        Some("/away") => answer("303 See Other", &["Location: ftp://elsewhere/"], ""),
+        Some("/moved") => answer("307 Temporary Redirect", &["Location: /cut"], ""),
+        Some("/forever") => answer("308 Permanent Redirect", &["Location: /forever"], ""),
+        Some("/nowhere") => answer("307 Temporary Redirect", &["Location: http://127.0.0.1:1/"], ""),
+        _ => answer("500 Internal Server Error", &[], "no"),
+    })
+    .await;
+    let quick = Limits { timeout: Duration::from_secs(1), ..limits() };
+    let client = GuardedClient::new(None, &["127.0.0.1".into()], quick).unwrap();
+    let send = async |method: &Method, url: &str| {
+        client.send(Request { method: method.clone(), body: Some("x".into()), ..get(url) }).await
+    };
+    for path in ["/never", "/garbage", "/cut", "/long", "/done", "/away", "/moved"] {
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let error = send(&method, &server.url(path)).await.unwrap_err();
+            assert!(matches!(error, NetError::MaybeDone { .. }), "{method} {path}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(&format!("The {method} may have been done all the same")), "{text}");
+        }
+        let error = send(&Method::GET, &server.url(path)).await.unwrap_err();
+        assert!(!matches!(error, NetError::MaybeDone { .. }), "GET {path}: {error}");
+    }
+    // What was never sent, or was sent on, was not done.
+    let (forever, nowhere) = (server.url("/forever"), server.url("/nowhere"));
+    for url in ["http://127.0.0.1:1/", "http://10.0.0.1/", "ftp://127.0.0.1/", &forever, &nowhere] {
+        let error = send(&Method::POST, url).await.unwrap_err();
+        assert!(!matches!(error, NetError::MaybeDone { .. }), "{url}: {error}");
+    }
+    assert_eq!(send(&Method::POST, &server.url("/error")).await.unwrap().status, 500);
+}
+
+#[tokio::test]
 async fn errors_hold_no_secrets() {
     let server = Server::new(|_| b"garbage".to_vec()).await;
     let client = client(&["127.0.0.1"]);
