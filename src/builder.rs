@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::hooks::Hooks;
 use crate::models::{DEFAULT_MODEL, default_model};
+use crate::notices::ApprovalNotice;
 use crate::server::Daybook;
 use crate::sources::{SourceDefinition, SourceKind, Toolbox};
 
@@ -198,6 +199,23 @@ impl Builder {
         R: Future<Output = ()> + Send + 'static,
     {
         self.around.hooks.on_stop(hook);
+        self
+    }
+
+    /// Told what happens to approvals, so that the program can send a mail or a message: see [`ApprovalNotice`]. Of all
+    /// nodes with such a hook one calls it, in the order in which things happened, one after the other. What happens from
+    /// the first start with a hook on is told, also what happened while no such program ran, and what a crash interrupts is
+    /// told again: at least once, that is. A call that fails, panics or takes longer than a minute is repeated three times
+    /// within half a minute and then given up, with a line in the log. At a stop, a call that goes on has as long as
+    /// `limits.shutdown_seconds`.
+    #[must_use]
+    pub fn on_approval<F, R, E>(mut self, hook: F) -> Self
+    where
+        F: Fn(Handle, ApprovalNotice) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::fmt::Display,
+    {
+        self.around.hooks.on_approval(hook);
         self
     }
 

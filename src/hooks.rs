@@ -1,12 +1,14 @@
-//! What a program does when its server starts and stops.
+//! What a program does when its server starts and stops, and when something happens to an approval.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::notices::{ApprovalHook, ApprovalNotice};
 
 type Start = Box<dyn FnOnce(Handle) -> BoxFuture<'static, Result<(), String>> + Send>;
 type Stop = Box<dyn FnOnce(Handle) -> BoxFuture<'static, ()> + Send>;
@@ -16,6 +18,7 @@ type Stop = Box<dyn FnOnce(Handle) -> BoxFuture<'static, ()> + Send>;
 pub(crate) struct Hooks {
     start: Vec<Start>,
     stop: Vec<Stop>,
+    approval: Vec<ApprovalHook>,
 }
 
 impl Hooks {
@@ -37,6 +40,23 @@ impl Hooks {
         R: Future<Output = ()> + Send + 'static,
     {
         self.stop.push(Box::new(|handle| Box::pin(hook(handle))));
+    }
+
+    pub(crate) fn on_approval<F, R, E>(&mut self, hook: F)
+    where
+        F: Fn(Handle, ApprovalNotice) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        self.approval.push(Arc::new(move |handle, notice| {
+            let done = hook(handle, notice);
+            Box::pin(async move { done.await.map_err(|error| error.to_string()) })
+        }));
+    }
+
+    /// Who is told what happens to approvals.
+    pub(crate) fn approval(&mut self) -> Vec<ApprovalHook> {
+        std::mem::take(&mut self.approval)
     }
 
     /// Runs what is to be done before anything is served.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use daybook_domain::ids::LogId;
 use daybook_engine::{Engine, EngineOptions, Ports, Registry};
-use daybook_projections::Runner;
+use daybook_projections::{Follower, Runner};
 use daybook_rest::{AppState, BoxEndpoint, EndpointExt as _, Routes};
 use daybook_store::{MasterKey, Store};
 use tokio::net::{TcpListener, TcpSocket};
@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::hooks::Hooks;
 use crate::host;
+use crate::notices;
 use crate::run::AgentHandle;
 use crate::sources::Assembly;
 
@@ -50,6 +51,8 @@ struct Rooms {
     state: AppState,
     handle: Handle,
     hooks: Hooks,
+    /// Tells the program what happens to approvals, if it wants to know.
+    follower: Option<Follower>,
     /// How long running work may take to end.
     grace: Duration,
 }
@@ -94,7 +97,8 @@ impl Daybook {
         let state = AppState::new(engine.clone(), views, store, Some(Arc::clone(&runner)), shown, stop);
         let Around { handle, hooks, routes } = around;
         let grace = settings.limits.grace();
-        let mut rooms = Rooms { assembly, database, runner, clock, engine, state, handle, hooks, grace };
+        let mut rooms =
+            Rooms { assembly, database, runner, clock, engine, state, handle, hooks, follower: None, grace };
         match rooms.furnish(routes).await {
             Ok(app) => Ok(Self { address, listener, app, rooms }),
             Err(error) => {
@@ -225,7 +229,8 @@ impl Running {
 
     async fn stop(self) -> Result<(), Error> {
         let Self { mut rooms, mut serving, .. } = self;
-        rooms.hooks.stop(&rooms.handle, rooms.grace).await;
+        let (handle, grace) = (rooms.handle.clone(), rooms.grace);
+        tokio::join!(rooms.hooks.stop(&handle, grace), notices::stop(rooms.follower.as_ref(), grace));
         rooms.state.stopping.cancel();
         rooms.state.finish().await;
         // Open streams end when the engine lets their runs go, so it stops while they are still served.
@@ -246,7 +251,15 @@ impl Rooms {
     async fn furnish(&mut self, routes: Vec<Routes>) -> Result<BoxEndpoint<'static>, Error> {
         let app = daybook_rest::app(self.state.clone(), routes)?.map_to_response().boxed();
         self.handle.connect(&self.engine);
+        let told = self.hooks.approval();
+        if !told.is_empty() {
+            // What the hooks at the start do belongs to it.
+            self.follower = Some(Follower::mark(self.database.store.clone(), LogId::DEFAULT).await?);
+        }
         self.hooks.start(&self.handle).await?;
+        if let Some(follower) = &self.follower {
+            notices::follow(follower, self.handle.clone(), told);
+        }
         Ok(app)
     }
 
@@ -257,7 +270,8 @@ impl Rooms {
 
     /// Closes what the engine worked with, once it has stopped.
     async fn release(self) -> Result<(), Error> {
-        let Self { assembly, database, runner, clock, handle, .. } = self;
+        let Self { assembly, database, runner, clock, handle, follower, .. } = self;
+        notices::stop(follower.as_ref(), Duration::ZERO).await;
         assembly.close().await;
         clock.stop().await;
         handle.disconnect();

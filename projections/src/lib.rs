@@ -1,9 +1,11 @@
 //! The views posted from the log, their queries, and the one runner that posts them. A view holds nothing that the log
 //! does not: it can be dropped and posted again. Reads wait for the view to reach the log's head; writes never wait.
+//! Beside them a follower tells the world outside what happens to approvals.
 
 mod approvals;
 mod batch;
 mod error;
+mod follower;
 mod kinds;
 mod lead;
 mod parked;
@@ -22,6 +24,7 @@ mod tests;
 
 pub use approvals::{ApprovalFilter, ApprovalPage, ApprovalRow};
 pub use error::ViewError;
+pub use follower::Follower;
 pub use runner::{ProjectionStatus, Runner};
 pub use runs::{RunFilter, RunRow};
 pub use sessions::{SessionFilter, SessionPage, SessionRow, SessionSort};

@@ -23,7 +23,7 @@ use crate::sessions::Sessions;
 use crate::views::Views;
 
 /// The first and the longest wait before posting is tried again after the database failed.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+pub(crate) const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// How a projection is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]

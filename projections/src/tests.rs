@@ -2,6 +2,7 @@
 
 mod approvals;
 mod follow;
+mod follower;
 mod lead;
 mod mend;
 mod plans;

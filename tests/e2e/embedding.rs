@@ -1,19 +1,22 @@
 //! A server inside of the program that uses it: agents run from code, tools, routes and hooks.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daybook::{
-    AgentDefinition, Attachment, Builder, Daybook, Effect, ExecuteError, FrameBody, FunctionTool, Handle, MasterKey,
-    ModelOptions, OnBusy, OpenApiOptions, OpenApiSource, OutputSchema, ProviderModel, RetryPolicy, RunError, RunStatus,
-    Running, Settings, ToolContext, ToolError, ToolSource,
+    AgentDefinition, ApprovalKind, ApprovalNews, ApprovalNotice, ApprovalRule, Attachment, Builder, Daybook, Effect,
+    ExecuteError, FrameBody, FunctionTool, Handle, MasterKey, ModelOptions, OnBusy, OpenApiOptions, OpenApiSource,
+    OutputSchema, ProviderModel, RetryPolicy, RunError, RunStatus, Running, Settings, ToolContext, ToolError,
+    ToolSource,
 };
 use nix::sys::signal::{Signal, kill};
 use poem_openapi::OpenApi;
 use poem_openapi::payload::PlainText;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Api, Fault, PATIENCE, Script, World, text};
+use crate::support::{Api, Fault, PATIENCE, Script, World, eventually, text};
 
 fn builder(world: &World) -> Builder {
     let options = ModelOptions {
@@ -196,6 +199,124 @@ async fn tools_routes_and_hooks_run_agents() {
     assert_eq!(said.lock().unwrap().len(), 2);
     let late = daybook.agent("expert").run("x").await.unwrap_err();
     assert!(matches!(late, RunError::NotServing), "{late}");
+}
+
+/// A server whose tool needs an approval, and that tells `hook` what happens to it.
+async fn asking<R: Future<Output = Result<(), String>> + Send + 'static>(
+    world: &World,
+    hook: impl Fn(Handle, ApprovalNotice) -> R + Send + Sync + 'static,
+) -> Running {
+    let rule = ApprovalRule { remind_every_seconds: Some(1), ..ApprovalRule::new(ApprovalKind::Required) };
+    let pay = |_: ToolContext, asked: Question| async move { Ok::<_, ToolError>(format!("paid: {}", asked.question)) };
+    let tool = FunctionTool::new("pay", "Pays.", Effect::Unsafe, pay);
+    started(builder(world).tool(tool.approval(rule)).agent(AgentDefinition::new("clerk").tool("pay")).on_approval(hook))
+        .await
+}
+
+/// Lets the clerk ask whether it may pay; the run waits then.
+async fn ask_to_pay(running: &Running, session: &str) -> String {
+    let script = Script::call(&[("pay", json!({"question": session}))]).then_say(&["done"]).message();
+    let api = Api::at(&format!("http://{}", running.address()));
+    let run = api.run("clerk", &[("message", script.as_str()), ("session_id", session), ("user_id", "alice")]).await;
+    assert_eq!(run["status"], "PAUSED", "{run}");
+    text(&run["tools"][0]["approval_id"]).to_owned()
+}
+
+async fn decide(running: &Running, approval: &str, status: &str) {
+    let api = Api::at(&format!("http://{}", running.address()));
+    let body = json!({"status": status, "resolved_by": "boss"}).to_string();
+    let request = api.post(&format!("/approvals/{approval}/resolve")).header("content-type", "application/json");
+    assert_eq!(request.body(body).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn the_program_hears_what_happens_to_approvals_and_failing_once_loses_nothing() {
+    let world = World::new().await;
+    let heard: Arc<Mutex<Vec<ApprovalNotice>>> = Arc::default();
+    let hook = {
+        let (heard, failed) = (heard.clone(), AtomicUsize::new(0));
+        move |daybook: Handle, notice: ApprovalNotice| {
+            let (heard, faulty) = (heard.clone(), matches!(notice.news, ApprovalNews::Approved { .. }));
+            let faults = if faulty { failed.fetch_add(1, Ordering::SeqCst) } else { usize::MAX };
+            async move {
+                match faults {
+                    0 => return Err("no mail today".to_owned()),
+                    1 => panic!("a defect, on purpose"),
+                    _ => {}
+                }
+                // It may ask agents, too.
+                let told = daybook.agent("clerk").run(format!("told of {}", notice.requested.tool)).await;
+                assert_eq!(told.unwrap().content, "Hi Alice!");
+                heard.lock().unwrap().push(notice);
+                Ok(())
+            }
+        }
+    };
+    let running = asking(&world, hook).await;
+    let until = async |approval: &str, news: ApprovalNews| {
+        let heard = &heard;
+        eventually(&format!("{news:?} is told"), async || {
+            let heard = heard.lock().unwrap();
+            let of = |notice: &&ApprovalNotice| notice.requested.approval_id.as_str() == approval;
+            heard.iter().filter(of).find(|notice| notice.news == news).cloned()
+        })
+        .await
+    };
+    let first = ask_to_pay(&running, "s1").await;
+    let asked = until(&first, ApprovalNews::Requested).await.requested;
+    assert_eq!((asked.tool.as_str(), asked.session_id.as_str()), ("pay", "s1"));
+    assert_eq!(asked.user_id.as_ref().map(|user| user.as_str()), Some("alice"));
+    assert_eq!(asked.arguments.get(), json!({"question": "s1"}).as_object());
+    until(&first, ApprovalNews::Reminded { count: 1 }).await;
+    decide(&running, &first, "approved").await;
+    let by = Some("boss".to_owned());
+    until(&first, ApprovalNews::Approved { by: by.clone() }).await;
+    let second = ask_to_pay(&running, "s2").await;
+    until(&second, ApprovalNews::Requested).await;
+    decide(&running, &second, "rejected").await;
+    until(&second, ApprovalNews::Rejected { by }).await;
+    running.shutdown().await.unwrap();
+
+    let heard = heard.lock().unwrap();
+    let asked = heard.iter().filter(|notice| notice.news == ApprovalNews::Requested).count();
+    let settled =
+        |notice: &&ApprovalNotice| matches!(notice.news, ApprovalNews::Approved { .. } | ApprovalNews::Rejected { .. });
+    assert_eq!((asked, heard.iter().filter(settled).count()), (2, 2), "each is told once: {heard:?}");
+}
+
+#[tokio::test]
+async fn what_was_being_told_at_a_crash_is_told_at_the_next_start_and_what_is_moot_is_not() {
+    let world = World::new().await;
+    let begun = Arc::new(Semaphore::new(0));
+    let hook = {
+        let begun = begun.clone();
+        move |_: Handle, _: ApprovalNotice| {
+            begun.add_permits(1);
+            std::future::pending()
+        }
+    };
+    let running = asking(&world, hook).await;
+    let waits = ask_to_pay(&running, "waits").await;
+    let decided = ask_to_pay(&running, "decided").await;
+    timeout(PATIENCE, begun.acquire()).await.expect("a call of the hook").unwrap().forget();
+    decide(&running, &decided, "approved").await;
+    drop(running);
+
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let hook =
+        move |_: Handle, notice: ApprovalNotice| std::future::ready(told.send(notice).map_err(|_| String::new()));
+    let running = asking(&world, hook).await;
+    let mut all = Vec::new();
+    while all.len() < 2 {
+        let notice = timeout(PATIENCE, heard.recv()).await.expect("a notice").unwrap();
+        // Reminders come as time goes by.
+        if !matches!(notice.news, ApprovalNews::Reminded { .. }) {
+            all.push((notice.requested.approval_id.to_string(), notice.news));
+        }
+    }
+    let approved = ApprovalNews::Approved { by: Some("boss".to_owned()) };
+    assert_eq!(all, [(waits, ApprovalNews::Requested), (decided, approved)]);
+    running.shutdown().await.unwrap();
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ fn id(n: usize) -> ApprovalId {
     ApprovalId::parse(format!("a-{n:04}")).unwrap()
 }
 
-fn requested(n: usize, owner: &str, expires: Option<i64>) -> ApprovalEvent {
+pub(super) fn requested(n: usize, owner: &str, expires: Option<i64>) -> ApprovalEvent {
     let remind_every_seconds = expires.map(|_| 1000);
     ApprovalEvent::Requested(Box::new(ApprovalRequested {
         approval_id: id(n),
@@ -38,12 +38,12 @@ fn requested(n: usize, owner: &str, expires: Option<i64>) -> ApprovalEvent {
     }))
 }
 
-fn resolved() -> ApprovalEvent {
+pub(super) fn resolved() -> ApprovalEvent {
     let (verdict, by, at_ms) = (Verdict::Approved, "anonymous".to_owned(), 5);
     ApprovalEvent::Resolved(ApprovalResolved { verdict, by, resolved_by: None.into(), data: None.into(), at_ms })
 }
 
-fn of(n: usize, events: Vec<ApprovalEvent>) -> StreamWrite {
+pub(super) fn of(n: usize, events: Vec<ApprovalEvent>) -> StreamWrite {
     write(StreamId::approval(&id(n)), "s", events.into_iter().map(DomainEvent::from).collect())
 }
 
