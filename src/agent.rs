@@ -238,7 +238,7 @@ impl AgentDefinition {
 }
 
 /// The tools every server has, by name.
-pub(crate) fn built_in_tools() -> ToolSet {
+pub fn built_in_tools() -> ToolSet {
     [calculator(), current_time(), read_result()]
         .into_iter()
         .map(|tool| (tool.spec().name.clone(), Arc::new(tool) as Arc<dyn daybook_tools::Tool>))

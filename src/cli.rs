@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 
+use crate::agent::built_in_tools;
 use crate::builder::Builder;
 use crate::config::{ConfigError, DEFAULT_FILE, Layer, LogFormat, Settings, unknown_names};
 use crate::database::Database;
@@ -13,7 +14,7 @@ use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::reload::{Source, definitions};
 use crate::server::{Daybook, Running, Signals, is_open_to_others};
-use crate::{demo, doctor, init, logging};
+use crate::{demo, doctor, init, logging, sources};
 
 /// Shown below the options: what people want to do first.
 const EXAMPLES: &str = "\
@@ -77,6 +78,9 @@ enum Verb {
         /// The definitions [default: daybook.yaml, or DAYBOOK_CONFIG]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+        /// The same, as other commands have it
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        config: Option<PathBuf>,
     },
     /// Tell what is set up, what is wrong and how to mend it. Changes and starts nothing.
     #[command(after_help = DOCTOR_HELP)]
@@ -159,18 +163,19 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Verb::Demo(options) => Box::pin(serve_demo(options)).await,
         Verb::Migrate(options) => Box::pin(migrate(options)).await,
         Verb::Init { file, force } => say(&init::write(&file, force)?),
-        Verb::Check { file } => check(file),
+        Verb::Check { file, config } => check(file.or(config)).await,
         Verb::Doctor { options, json } => Box::pin(doctor(options, json)).await,
         Verb::Schema => say(&format!("{:#}\n", crate::schema())),
     }
 }
 
-fn check(file: Option<PathBuf>) -> Result<(), Error> {
+async fn check(file: Option<PathBuf>) -> Result<(), Error> {
     let (path, definitions) = definitions(named(file).as_ref())?.ok_or(ConfigError::NoFile)?;
     let settings = Settings::from_layers([definitions.server.clone(), environment()?])?;
     if is_open_to_others(&settings) {
         return Err(definitions.places.blame(Error::Public(settings.host)));
     }
+    sources::check_local(&definitions.sources, &built_in_tools()).await?;
     say(&init::summary(&path, &definitions, &settings)?)
 }
 

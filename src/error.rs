@@ -145,6 +145,7 @@ impl Error {
             | Self::Embedded(EmbeddedError::BadBinDir { .. } | EmbeddedError::BadDir { .. })
             | Self::Store(StoreError::WrongMasterKey | StoreError::BadMasterKey(_) | StoreError::BadUrl(_)) => 2,
             Self::Placed { source, .. } => source.exit_code(),
+            Self::Sources(error) if error.is_of_definitions() => 2,
             _ => 1,
         }
     }

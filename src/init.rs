@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn what_is_written_is_right_and_needs_no_key() {
         let path = Path::new("daybook.yaml");
-        let definitions = Definitions::parse(path, FILE, &HashMap::new(), built_in_tools().keys()).unwrap();
+        let definitions = Definitions::parse(path, FILE, &HashMap::new(), &built_in_tools()).unwrap();
         let settings = Settings::from_layers([definitions.server.clone()]).unwrap();
         let summary = summary(path, &definitions, &settings).unwrap();
         for part in ["daybook.yaml is right", "main: demo", "my-agent: model main, calculator, current_time", ":8000"] {
@@ -111,7 +111,7 @@ mod tests {
     fn a_summary_shows_no_secret() {
         let text = "server:\n  database_url: postgres://u:hushhush@h/d\nmodels:\n  a:\n    provider: openai\n    id: x\n    \
                     api_key: sk-hush\n";
-        let definitions = Definitions::parse(Path::new("f"), text, &HashMap::new(), built_in_tools().keys()).unwrap();
+        let definitions = Definitions::parse(Path::new("f"), text, &HashMap::new(), &built_in_tools()).unwrap();
         let settings = Settings::from_layers([definitions.server.clone()]).unwrap();
         let summary = summary(Path::new("f"), &definitions, &settings).unwrap();
         assert!(!summary.contains("hush") && summary.contains("PostgreSQL of database_url"), "{summary}");

@@ -65,7 +65,7 @@ mod run;
 mod server;
 mod sources;
 
-pub use agent::AgentDefinition;
+pub use agent::{AgentDefinition, built_in_tools};
 pub use attachment::Attachment;
 pub use builder::{Builder, install_crypto};
 pub use config::{ConfigError, Limits, LogFormat, Settings};
@@ -94,6 +94,6 @@ pub use daybook_store::MasterKey;
 pub use daybook_tools::{
     ApprovalOptions, Choice, FilesError, FilesOptions, FixedSource, FunctionTool, HttpOptions, McpOptions, McpSource,
     OpenApiAuth, OpenApiOptions, OpenApiSource, ShellError, ShellOptions, SourceError, SqlError, SqlOptions, SqlSource,
-    Tool, ToolContext, ToolError, ToolOutput, ToolRule, ToolSource, altered, choose, files, http_tools, shell, sql,
-    sql_lazily,
+    Tool, ToolContext, ToolError, ToolOutput, ToolRule, ToolSet, ToolSource, altered, choose, files, http_tools, shell,
+    sql, sql_lazily,
 };

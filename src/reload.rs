@@ -16,7 +16,7 @@ pub(crate) fn definitions(named: Option<&PathBuf>) -> Result<Option<(PathBuf, De
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     let environment: HashMap<_, _> = std::env::vars_os().filter_map(readable).collect();
-    let definitions = Definitions::parse(&path, &text, &environment, built_in_tools().keys())?;
+    let definitions = Definitions::parse(&path, &text, &environment, &built_in_tools())?;
     Ok(Some((path, definitions)))
 }
 

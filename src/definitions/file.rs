@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
+use daybook_tools::ToolSet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -33,11 +34,11 @@ pub(super) struct File {
 }
 
 /// The names that the file may use, also of what is not here because of a mistake.
-pub(super) struct Names {
+pub(super) struct Names<'a> {
     /// The models'.
     pub models: Vec<String>,
-    /// The tools' that the server has by itself.
-    pub tools: Vec<String>,
+    /// The tools that the server has by itself.
+    pub tools: &'a ToolSet,
     /// The sources' of tools.
     pub sources: Vec<String>,
 }
@@ -131,7 +132,7 @@ impl File {
     /// What the file says; names in it that lead nowhere are added to `mistakes`.
     pub(super) fn check(
         self,
-        names: Names,
+        names: Names<'_>,
         places: Places,
         environment: &HashMap<String, String>,
         mistakes: &mut Vec<Mistake>,
@@ -150,12 +151,12 @@ impl File {
         }
         let mut sources = Vec::new();
         for (name, source) in self.tools {
-            match source.value.check(&name, source.referenced, places.path(), &built_in) {
+            match source.value.check(&name, source.referenced, places.path(), built_in) {
                 Ok(source) => sources.push(source),
-                Err(mistake) => mistakes.push(mistake),
+                Err(wrong) => mistakes.extend(wrong),
             }
         }
-        let tools = [built_in, known].concat();
+        let tools: Vec<String> = built_in.keys().cloned().chain(known).collect();
         let mut seen: HashMap<String, u64> = HashMap::new();
         let mut agents = Vec::new();
         for agent in self.agents {

@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use daybook_models::Models;
+use daybook_tools::ToolSet;
 
 use crate::agent::AgentDefinition;
 use crate::config::Layer;
@@ -44,16 +45,17 @@ pub struct Definitions {
 
 impl Definitions {
     /// Reads the text of the file `path` (named in messages only). `${NAME}` in values is looked up in `environment`,
-    /// except in single quotes and blocks; tools may be named that are in `tools`.
+    /// except in single quotes and blocks; `tools` are those that the server has by itself, such as
+    /// [`built_in_tools`](crate::built_in_tools).
     ///
     /// # Errors
     /// [`DefinitionsError`] holds every mistake found, each with its line and column. What is not YAML is reported up to
     /// its first mistake; agents and models with a value of the wrong kind are not looked at more closely.
-    pub fn parse<'a>(
+    pub fn parse(
         path: &Path,
         text: &str,
         environment: &HashMap<String, String>,
-        tools: impl Iterator<Item = &'a String>,
+        tools: &ToolSet,
     ) -> Result<Self, DefinitionsError> {
         let wrong = |mistakes| DefinitionsError { path: path.to_owned(), mistakes };
         let Tree { root, mut mistakes, broken, taken } =
@@ -68,7 +70,7 @@ impl Definitions {
             let entries = root.get(part).map(|part| part.entries()).unwrap_or_default();
             entries.iter().map(|entry| entry.key.clone()).collect()
         };
-        let names = Names { models: keys("models"), tools: tools.cloned().collect(), sources: keys("tools") };
+        let names = Names { models: keys("models"), tools, sources: keys("tools") };
         let definitions = file.map(|file| file.check(names, Places::of(path, &root), environment, &mut mistakes));
         match definitions {
             Some(definitions) if mistakes.is_empty() => Ok(definitions),

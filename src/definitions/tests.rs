@@ -21,7 +21,7 @@ fn parse(text: &str) -> Result<Definitions, DefinitionsError> {
         ("DATABASE_URL", "postgres://h/d"),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    Definitions::parse(Path::new("daybook.yaml"), text, &environment, built_in_tools().keys())
+    Definitions::parse(Path::new("daybook.yaml"), text, &environment, &built_in_tools())
 }
 
 /// The only mistake, as it is shown.
@@ -462,13 +462,11 @@ fn options_a_provider_does_not_have_and_keys_that_are_not_there_have_a_line() {
     assert!(mistake(&model("ollama", "base_url: ftp://x")).starts_with("daybook.yaml:5:15: base_url"));
     assert!(mistake(&model("demo", "max_tokens: 5")).contains("the scripted demo model has no such setting"));
     let text = model("gemini", "retries: 1");
-    let none =
-        Definitions::parse(Path::new("f"), &text, &HashMap::new(), built_in_tools().keys()).map(|_| ()).unwrap_err();
+    let none = Definitions::parse(Path::new("f"), &text, &HashMap::new(), &built_in_tools()).map(|_| ()).unwrap_err();
     let expected = "f:3:5: api_key is missing, and so is the environment's variable GEMINI_API_KEY or GOOGLE_API_KEY";
     assert_eq!(none.to_string(), expected);
     let host = [("OLLAMA_HOST".to_owned(), "gpu:9999".to_owned())].into();
-    let local =
-        Definitions::parse(Path::new("f"), &model("ollama", "retries: 1"), &host, built_in_tools().keys()).unwrap();
+    let local = Definitions::parse(Path::new("f"), &model("ollama", "retries: 1"), &host, &built_in_tools()).unwrap();
     let ModelDefinition::Served(options) = &local.models[0].1 else { panic!("not served") };
     assert_eq!(options.base_url, "http://gpu:9999");
 }

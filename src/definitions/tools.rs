@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use daybook_tools::{
-    Choice, FilesOptions, HttpOptions, McpOptions, OpenApiOptions, ShellOptions, SqlOptions, ToolRule,
+    Choice, FilesOptions, HttpOptions, McpOptions, OpenApiOptions, ShellOptions, SqlOptions, ToolRule, ToolSet,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -52,7 +52,7 @@ pub(super) struct Source {
     deny: Vec<String>,
     /// What is said of single tools otherwise than the source does, by their names in the source.
     #[serde(default)]
-    rules: BTreeMap<String, ToolRule>,
+    rules: BTreeMap<String, Spanned<ToolRule>>,
     /// Whether the server starts without these tools when they cannot be had, and asks for them again; no unless said.
     #[serde(default)]
     optional: bool,
@@ -65,15 +65,41 @@ impl Source {
         name: &str,
         place: Location,
         path: &Path,
-        built_in: &[String],
-    ) -> Result<SourceDefinition, Mistake> {
-        check_id(name).map_err(|fault| Mistake::at(place, fault))?;
+        built_in: &ToolSet,
+    ) -> Result<SourceDefinition, Vec<Mistake>> {
+        let at_source = |fault: String| vec![Mistake::at(place, fault)];
+        check_id(name).map_err(at_source)?;
         if name.contains('.') {
-            return Err(Mistake::at(place, format!("{name:?}: the name of a source has no dot")));
+            return Err(at_source(format!("{name:?}: the name of a source has no dot")));
         }
-        if built_in.iter().any(|tool| tool == name) {
-            return Err(Mistake::at(place, format!("{name:?} is the name of a tool: give the source another")));
+        if built_in.contains_key(name) {
+            return Err(at_source(format!("{name:?} is the name of a tool: give the source another")));
         }
+        let rules = self.rules.iter().map(|(tool, rule)| (tool.clone(), rule.value.clone())).collect();
+        let choice = Choice { prefix: self.prefix.clone(), allow: self.allow.clone(), deny: self.deny.clone(), rules };
+        let (optional, places) = (self.optional, self.places());
+        let (at, kind) = self.kind(name, place, built_in).map_err(|mistake| vec![mistake])?;
+        let definition = SourceDefinition {
+            name: name.to_owned(),
+            place: Some(format!("{}:{}:{}", path.display(), place.line(), place.column())),
+            kind,
+            choice,
+            optional,
+        };
+        definition.check().map_err(|fault| vec![Mistake::at(at, format!("{name}: {fault}"))])?;
+        let wrong = definition.wrong_rules(built_in);
+        let at = |rule: Option<String>| rule.and_then(|rule| places.get(&rule).copied()).unwrap_or(at);
+        let mistakes = wrong.into_iter().map(|(rule, fault)| Mistake::at(at(rule), format!("{name}: {fault}")));
+        let mistakes: Vec<Mistake> = mistakes.collect();
+        if mistakes.is_empty() { Ok(definition) } else { Err(mistakes) }
+    }
+
+    fn places(&self) -> BTreeMap<String, Location> {
+        self.rules.iter().map(|(tool, rule)| (tool.clone(), rule.referenced)).collect()
+    }
+
+    /// Where the tools come from, and where that stands.
+    fn kind(self, name: &str, place: Location, built_in: &ToolSet) -> Result<(Location, SourceKind), Mistake> {
         let kinds = [
             self.mcp.map(|given| (given.referenced, SourceKind::Mcp(Box::new(given.value)))),
             self.openapi.map(|given| (given.referenced, SourceKind::OpenApi(Box::new(given.value)))),
@@ -84,33 +110,24 @@ impl Source {
             self.built_in.map(|given| own(given, built_in)).transpose()?,
         ];
         let mut kinds = kinds.into_iter().flatten();
-        let (at, kind) = match (kinds.next(), kinds.next()) {
-            (Some(only), None) => only,
+        match (kinds.next(), kinds.next()) {
+            (Some(only), None) => Ok(only),
             (None, _) => {
                 let fault = "where its tools come from is missing: expected one of mcp, openapi, http, sql, files, \
                              shell, built_in";
-                return Err(Mistake::at(place, format!("{name}: {fault}")));
+                Err(Mistake::at(place, format!("{name}: {fault}")))
             }
             (Some((_, one)), Some((at, other))) => {
                 let fault = format!("{name}: {} and {} exclude each other: make two sources", one.word(), other.word());
-                return Err(Mistake::at(at, fault));
+                Err(Mistake::at(at, fault))
             }
-        };
-        let definition = SourceDefinition {
-            name: name.to_owned(),
-            place: Some(format!("{}:{}:{}", path.display(), place.line(), place.column())),
-            kind,
-            choice: Choice { prefix: self.prefix, allow: self.allow, deny: self.deny, rules: self.rules },
-            optional: self.optional,
-        };
-        definition.check().map_err(|fault| Mistake::at(at, format!("{name}: {fault}")))?;
-        Ok(definition)
+        }
     }
 }
 
-fn own(given: Spanned<Vec<Spanned<String>>>, known: &[String]) -> Result<(Location, SourceKind), Mistake> {
-    if let Some(unknown) = given.value.iter().find(|name| !known.contains(&name.value)) {
-        return Err(Mistake::at(unknown.referenced, unknown_tool(&unknown.value, known.iter())));
+fn own(given: Spanned<Vec<Spanned<String>>>, known: &ToolSet) -> Result<(Location, SourceKind), Mistake> {
+    if let Some(unknown) = given.value.iter().find(|name| !known.contains_key(&name.value)) {
+        return Err(Mistake::at(unknown.referenced, unknown_tool(&unknown.value, known.keys())));
     }
     let names = given.value.into_iter().map(|name| name.value).collect();
     Ok((given.referenced, SourceKind::BuiltIn(names)))

@@ -12,6 +12,9 @@ use super::{OpenSource, SourcesError, Toolbox, close, new_ones, open};
 use crate::builder::{Defined, Parts};
 use crate::error::Error;
 
+/// The most sources that are kept open for runs that began with them: each may be a program.
+const MOST_LEFT: usize = 32;
+
 /// A source that did not answer is asked again after this time.
 const ASKS_AGAIN: Duration = Duration::from_secs(15);
 
@@ -84,6 +87,15 @@ impl Assembly {
         }
         let earlier = std::mem::replace(&mut current.sources, sources);
         current.left.extend(new_ones(earlier, &current.sources));
+        let too_many = current.left.len().saturating_sub(MOST_LEFT);
+        let oldest: Vec<_> = current.left.drain(..too_many).collect();
+        for source in &oldest {
+            tracing::warn!(
+                source = source.name(),
+                "a source that was left out long ago is closed; calls of its tools fail"
+            );
+        }
+        close(oldest).await;
         current.defined = defined;
         self.watch_all(current, engine);
         Ok(())
@@ -93,8 +105,7 @@ impl Assembly {
     async fn refresh(&self, name: &str, engine: &Engine) -> Result<(), Error> {
         // A source may take long to answer, and nobody is kept waiting for it.
         let Some(asked) = self.current.lock().await.source(name).map(|open| open.asked_again()) else { return Ok(()) };
-        let place = asked.definition.place.clone();
-        let tools = asked.list().await.map_err(|error| SourcesError(vec![(place, error)]))?;
+        let tools = asked.list().await.map_err(|fault| SourcesError(vec![fault]))?;
         let current = &mut *self.current.lock().await;
         let known = current.source(name).filter(|open| Arc::ptr_eq(&open.source, &asked.source));
         let Some(open) = known.filter(|open| !open.has(&tools)) else { return Ok(()) };
@@ -154,7 +165,11 @@ impl Watcher {
                 tracing::warn!(source = self.name, %error, "the tools of a source stay as they were");
             }
             // What does not fit together is not mended by asking again, until the source changes once more.
-            answers = !matches!(refreshed, Err(Error::Sources(_) | Error::Engine(_)));
+            answers = match &refreshed {
+                Err(Error::Sources(error)) => error.is_of_definitions(),
+                Err(Error::Engine(_)) => false,
+                _ => true,
+            };
             tokio::time::sleep(RESTS).await;
         }
     }

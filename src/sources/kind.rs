@@ -1,10 +1,12 @@
 //! A source of tools as it is described, and the source itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use daybook_tools::{
     Choice, FilesOptions, FixedSource, HttpOptions, McpOptions, McpSource, OpenApiOptions, OpenApiSource, ShellOptions,
-    SourceError, SqlOptions, SqlSource, Tool, ToolSet, ToolSource, choose, files, http_tools, shell, sql_lazily,
+    SourceError, SqlOptions, SqlSource, Tool, ToolRule, ToolSet, ToolSource, choose, files, http_tools, shell,
+    sql_lazily,
 };
 
 use crate::agent::unknown_tool;
@@ -84,27 +86,50 @@ impl SourceKind {
         })
     }
 
-    /// The tools, where they are known without asking another machine.
-    fn known(&self) -> Option<Vec<Arc<dyn Tool>>> {
+    /// The tools, where they are known without asking another machine or starting a program.
+    fn known(&self, own: &ToolSet) -> Option<Vec<Arc<dyn Tool>>> {
         match self {
             Self::Http(options) => http_tools(options).ok(),
             Self::Files(options) => files(options).ok(),
             Self::Shell(options) => shell(options).ok(),
             Self::Sql(options) => sql_lazily(options).ok(),
-            Self::Mcp(_) | Self::OpenApi(_) | Self::BuiltIn(_) | Self::Given(_) => None,
+            Self::BuiltIn(names) => names.iter().map(|name| own.get(name).cloned()).collect(),
+            Self::Mcp(_) | Self::OpenApi(_) | Self::Given(_) => None,
         }
     }
 }
 
 impl SourceDefinition {
-    /// What can be found wrong with it on this machine: options, directories, programs, and names where they are known.
+    /// What can be found wrong with where it comes from on this machine: options, directories, programs, documents.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if !matches!(self.kind, SourceKind::BuiltIn(_)) {
-            self.kind.open(&self.name, &ToolSet::new())?;
+        match &self.kind {
+            SourceKind::BuiltIn(_) => return Ok(()),
+            // What is optional may come later.
+            SourceKind::Mcp(options) if !self.optional => options.check_program()?,
+            SourceKind::OpenApi(options) if !self.optional => options.check_file()?,
+            _ => {}
         }
-        match self.kind.known() {
-            Some(tools) => choose(&self.name, tools, &self.choice).map(drop).map_err(|error| error.fault),
-            None => Ok(()),
+        self.kind.open(&self.name, &ToolSet::new()).map(drop)
+    }
+
+    /// What is wrong with what is chosen of tools that are known: the rule's tool, where it is about one, and the fault.
+    pub(crate) fn wrong_rules(&self, own: &ToolSet) -> Vec<(Option<String>, String)> {
+        let Some(tools) = self.kind.known(own) else { return Vec::new() };
+        let wrong = |choice: &Choice| choose(&self.name, tools.clone(), choice).err().map(|error| error.fault);
+        let alone = |(tool, rule): (&String, &ToolRule)| {
+            let rules = [(tool.clone(), rule.clone())].into();
+            wrong(&Choice { rules, ..Choice::default() }).map(|fault| (Some(tool.clone()), fault))
+        };
+        let rest = Choice { rules: BTreeMap::new(), ..self.choice.clone() };
+        self.choice.rules.iter().filter_map(alone).chain(wrong(&rest).map(|fault| (None, fault))).collect()
+    }
+
+    /// Whether its tools can be had without another machine and without starting a program.
+    pub(super) fn is_local(&self) -> bool {
+        match &self.kind {
+            SourceKind::OpenApi(options) => options.is_file(),
+            SourceKind::Mcp(_) | SourceKind::Sql(_) | SourceKind::Given(_) => false,
+            SourceKind::Http(_) | SourceKind::Files(_) | SourceKind::Shell(_) | SourceKind::BuiltIn(_) => true,
         }
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use daybook_tools::{SourceError, Tool, ToolSet, ToolSource, choose};
 use futures::future::join_all;
 
+use crate::error::Error;
 pub(crate) use assembly::Assembly;
 pub(crate) use kind::{SourceDefinition, SourceKind};
 pub(crate) use toolbox::Toolbox;
@@ -26,11 +27,27 @@ pub(crate) struct OpenSource {
 
 /// Why the tools of sources are not there.
 #[derive(Debug)]
-pub struct SourcesError(Vec<(Option<String>, SourceError)>);
+pub struct SourcesError(Vec<SourceFault>);
+
+/// What is wrong with one source.
+#[derive(Debug)]
+struct SourceFault {
+    place: Option<String>,
+    error: SourceError,
+    /// Whether the source answers, and what is said of it is wrong.
+    chosen_wrong: bool,
+}
+
+impl SourcesError {
+    /// Whether another description would do, and the world need not change.
+    pub(crate) fn is_of_definitions(&self) -> bool {
+        self.0.iter().all(|fault| fault.chosen_wrong)
+    }
+}
 
 impl fmt::Display for SourcesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (place, error)) in self.0.iter().enumerate() {
+        for (at, SourceFault { place, error, .. }) in self.0.iter().enumerate() {
             let place = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
             let end = if at + 1 == self.0.len() { "" } else { "\n" };
             write!(f, "{place}the tools of {error}{end}")?;
@@ -43,9 +60,10 @@ impl std::error::Error for SourcesError {}
 
 impl OpenSource {
     /// Asks the source for its tools, and takes those that are chosen.
-    async fn list(&self) -> Result<Vec<Arc<dyn Tool>>, SourceError> {
-        let tools = self.source.tools().await?;
-        choose(&self.definition.name, tools, &self.definition.choice)
+    async fn list(&self) -> Result<Vec<Arc<dyn Tool>>, SourceFault> {
+        let fault = |error, chosen_wrong| SourceFault { place: self.definition.place.clone(), error, chosen_wrong };
+        let tools = self.source.tools().await.map_err(|error| fault(error, false))?;
+        choose(&self.definition.name, tools, &self.definition.choice).map_err(|error| fault(error, true))
     }
 
     /// The same source, before it is asked once more.
@@ -75,17 +93,17 @@ pub(crate) async fn open(
     for definition in definitions {
         match definition.source(before(&definition.name), own) {
             Ok(source) => opened.push(OpenSource { definition, source, tools: None }),
-            Err(error) => faults.push((definition.place.clone(), error)),
+            Err(error) => faults.push(SourceFault { place: definition.place.clone(), error, chosen_wrong: true }),
         }
     }
     let listed = join_all(opened.iter().map(OpenSource::list)).await;
     for (source, listed) in opened.iter_mut().zip(listed) {
         match listed {
             Ok(tools) => source.tools = Some(tools),
-            Err(error) if source.definition.optional => {
-                tracing::warn!(%error, "the server starts without the tools of an optional source, and asks it again");
+            Err(fault) if source.definition.optional && !fault.chosen_wrong => {
+                tracing::warn!(error = %fault.error, "the server starts without the tools of an optional source, and asks it again");
             }
-            Err(error) => faults.push((source.definition.place.clone(), error)),
+            Err(fault) => faults.push(fault),
         }
     }
     if faults.is_empty() {
@@ -95,17 +113,27 @@ pub(crate) async fn open(
     Err(SourcesError(faults))
 }
 
+/// What can be found wrong with the sources whose tools can be had on this machine alone, also between them.
+///
+/// # Errors
+/// All that is wrong.
+pub(crate) async fn check_local(definitions: &[SourceDefinition], own: &ToolSet) -> Result<(), Error> {
+    let local = definitions.iter().filter(|definition| definition.is_local()).cloned().collect();
+    let sources = open(local, own, &[]).await?;
+    Toolbox::new(own.clone(), &sources).map(drop).map_err(Error::Tools)
+}
+
 /// The names of the tools that are taken of a source, which is opened for it and closed again.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(crate) async fn names_of(definition: &SourceDefinition, own: &ToolSet) -> Result<Vec<String>, SourcesError> {
-    let fault = |error| SourcesError(vec![(definition.place.clone(), error)]);
-    let source = definition.source(None, own).map_err(fault)?;
+    let wrong = |error| SourceFault { place: definition.place.clone(), error, chosen_wrong: true };
+    let source = definition.source(None, own).map_err(|error| SourcesError(vec![wrong(error)]))?;
     let open = OpenSource { definition: definition.clone(), source, tools: None };
     let listed = open.list().await;
     open.source.close().await;
-    Ok(listed.map_err(fault)?.iter().map(|tool| tool.spec().name.clone()).collect())
+    Ok(listed.map_err(|fault| SourcesError(vec![fault]))?.iter().map(|tool| tool.spec().name.clone()).collect())
 }
 
 /// Those of `opened` that do not go on from `earlier`.

@@ -37,8 +37,12 @@ impl Toolbox {
         let mut listed = BTreeMap::new();
         for OpenSource { definition, tools, .. } in sources {
             let name = &definition.name;
+            let at = |fault: String| match &definition.place {
+                Some(place) => format!("{place}: {fault}"),
+                None => fault,
+            };
             if own.contains_key(name) {
-                return Err(format!("the source {name:?} has the name of a tool: give it another"));
+                return Err(at(format!("the source {name:?} has the name of a tool: give it another")));
             }
             let prefix = definition.choice.prefix.clone().unwrap_or_default();
             // Under other rules, a tool is still the same code.
@@ -48,12 +52,12 @@ impl Toolbox {
                 let code = (maker, short(&prefix, tool));
                 let known = makers.entry(tool_name.clone()).or_insert_with(|| code.clone());
                 if *known != code {
-                    return Err(twice(tool_name, known.0, name));
+                    return Err(at(twice(tool_name, known.0, name)));
                 }
                 all.entry(tool_name.clone()).or_insert_with(|| Arc::clone(tool));
             }
             if listed.insert(name.clone(), Listed { prefix, tools: tools.clone() }).is_some() {
-                return Err(format!("two sources have the name {name:?}: give one of them another"));
+                return Err(at(format!("two sources have the name {name:?}: give one of them another")));
             }
         }
         Ok(Self { own, sources: listed, all })

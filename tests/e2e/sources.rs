@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Api, Script, Server, World, eventually, text};
+use crate::support::{Api, Script, Server, World, daybook, eventually, text};
 
 /// An MCP server that does what `how` says, and writes its process id into `pids`.
 fn program(how: &str, pids: &Path) -> String {
@@ -153,13 +153,13 @@ async fn a_source_that_does_not_answer_ends_the_start_unless_it_is_optional() {
     // A program that is there only later.
     let program = world.dir.path().join("server.sh");
     let sources = |optional: &str| {
-        let more = format!("  gone:\n    mcp: {{command: [/nowhere/server]}}\n{optional}");
-        format!("  late:\n    mcp: {{command: [sh, {}]}}\n{optional}{more}", program.display())
+        let source = |name: &str| format!("  {name}:\n    mcp: {{command: [sh, {}]}}\n{optional}", program.display());
+        source("late") + &format!("{}    prefix: g_\n", source("gone"))
     };
     let config = write(&world, &sources(""), "[late, current_time]");
     let refused = Server::try_start(world.serving(&config), &world.dir.path().join("refused.log")).await;
     let Err(told) = refused else { panic!("it started") };
-    for part in ["daybook.yaml:4:5: the tools of late: ", "daybook.yaml:6:5: the tools of gone: ", "/nowhere/server"] {
+    for part in ["daybook.yaml:4:5: the tools of late: ", "daybook.yaml:6:5: the tools of gone: ", "server.sh"] {
         assert!(told.contains(part), "{part} is not in:\n{told}");
     }
 
@@ -173,6 +173,7 @@ async fn a_source_that_does_not_answer_ends_the_start_unless_it_is_optional() {
     server.logged("the tools of a source are others now").await;
     assert_eq!(run(&server.api, &Script::say(&["ok"]), "after ").await["content"], "ok");
     assert_eq!(offered(&world, "after "), ["call", "current_time"]);
+    server.logged("optional source").await;
     assert!(server.terminate().await.success());
     all_ended(&world).await;
 }
@@ -192,5 +193,11 @@ async fn names_that_clash_or_are_not_there_are_told_at_the_start() {
         let Err(error) = started else { panic!("it started: {told}") };
         assert!(error.contains(told), "{told} is not in:\n{error}");
     }
+    // What needs neither network nor program is found without serving.
+    let config = write(&world, &(docs("one") + &docs("two")), "[one]");
+    let checked = daybook().args(["check", "--config"]).arg(&config).output().await.unwrap();
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{told}");
+    assert!(told.contains("daybook.yaml:6:5: the source \"one\" and the source \"two\" both have a tool"), "{told}");
     all_ended(&world).await;
 }

@@ -13,7 +13,7 @@ fn sources_are_read_with_their_rules() {
 tools:
   crm:
     openapi:
-      document: crm.json
+      document: https://crm.example/openapi.json
       auth: {bearer: {token: \"${KEY}\"}}
     prefix: crm_
     allow: [find, send]
@@ -57,6 +57,15 @@ fn what_is_wrong_with_a_source_has_a_line() {
         ("shell: {directory: .}", "nothing may be run"),
         ("sql: {url: mysql://x}", "the database's URL cannot be read"),
         ("mcp: {}", "daybook.yaml:3:10: t: neither command nor url"),
+        ("mcp: {command: [/nowhere/server]}", "daybook.yaml:3:10: t: there is no program /nowhere/server"),
+        ("mcp: {command: [sh], directory: /nowhere/at/all}", "is not a directory"),
+        ("openapi: {document: /nowhere/api.json}", "document: /nowhere/api.json cannot be read"),
+        (
+            "built_in: [calculator]\n    rules:\n      calculator: {confirmation: true, external: true}",
+            "5:19: t: the rule of",
+        ),
+        ("built_in: [calculator]\n    rules:\n      calculater: {effect: pure}", "daybook.yaml:5:19: t: `rules` names"),
+        ("built_in: [calculator]\n    allow: [calculator]\n    deny: [calculator]", "stands in `allow` and in `deny`"),
         ("openapi: {document: x, auth: {token: y}}", "expected one of bearer, header, query, basic"),
         ("built_in: [calculater]", "daybook.yaml:3:16: there is no tool \"calculater\"; there are: calculator"),
         ("files: {root: .}\n    rules: {read: {confirmation: true}}", "`rules` names \"read\", which is not among"),
@@ -68,6 +77,10 @@ fn what_is_wrong_with_a_source_has_a_line() {
         let told_of = error.to_string();
         assert!(told_of.contains(told), "{entry}: {told_of}");
     }
+    let two = "files: {root: .}\n    rules:\n      read_file: {timeout_seconds: 0}\n      list_files: {silent: true}";
+    let told: Vec<_> =
+        parse(&source(two)).map(|_| ()).unwrap_err().mistakes.iter().map(|mistake| mistake.line).collect();
+    assert_eq!(told, [5, 6], "each rule has its place");
     assert!(mistake("tools: {calculator: {files: {root: .}}}").contains("is the name of a tool"));
     assert!(mistake("tools: {a.b: {files: {root: .}}}").contains("the name of a source has no dot"));
     let agent = "tools: {docs: {files: {root: .}}}\nagents:\n  - id: a\n    tools: [dosc]\n";

@@ -154,15 +154,18 @@ impl Program {
     }
 }
 
+/// What is told of a program that is not on this machine.
+pub(super) fn no_program(program: &str) -> String {
+    format!("there is no program {program}: install it, or give its path as the first word of `command`")
+}
+
 fn cannot_start(launch: &Launch, fault: &std::io::Error) -> String {
     let program = &launch.program;
     if launch.directory.as_ref().is_some_and(|directory| !directory.is_dir()) {
         return format!("{program} was not started: its directory is none; correct `directory`");
     }
     match fault.kind() {
-        std::io::ErrorKind::NotFound => {
-            format!("there is no program {program}: install it, or give its path as the first word of `command`")
-        }
+        std::io::ErrorKind::NotFound => no_program(program),
         std::io::ErrorKind::PermissionDenied => format!("{program} may not be executed: check its permissions"),
         _ => format!("{program} could not be started: {fault}"),
     }

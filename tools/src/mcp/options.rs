@@ -92,6 +92,28 @@ impl McpOptions {
         self.endpoint().map(drop)
     }
 
+    /// Whether the program, if it is one, and its directory are on this machine now.
+    ///
+    /// # Errors
+    /// What is missing and how to mend it.
+    pub fn check_program(&self) -> Result<(), String> {
+        let Some(program) = self.command.as_ref().and_then(|command| command.first()) else { return Ok(()) };
+        if let Some(directory) = self.directory.as_ref().filter(|directory| !directory.is_dir()) {
+            return Err(format!("directory: {} is not a directory: create it, or name another", directory.display()));
+        }
+        let places: Vec<PathBuf> = if program.contains('/') {
+            // As the system finds it: from the directory it starts in.
+            vec![self.directory.clone().unwrap_or_default().join(program)]
+        } else {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|directory| directory.join(program)).collect()
+        };
+        match places.iter().any(|place| place.is_file()) {
+            true => Ok(()),
+            false => Err(super::child::no_program(program)),
+        }
+    }
+
     pub(super) fn connect_timeout(&self) -> Duration {
         Duration::from_secs(self.connect_timeout_seconds)
     }

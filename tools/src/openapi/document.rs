@@ -16,10 +16,14 @@ const MAX_DOCUMENT: usize = 16 << 20;
 /// The longest a document may take to come.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Whether a document is fetched, and not read from a file.
+pub(super) fn is_address(place: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| place.to_ascii_lowercase().starts_with(scheme))
+}
+
 /// Gets the text of the document from a file or an address, and tells the address.
 pub(super) async fn load(place: &str, allow_private: &[String]) -> Result<(String, Option<Url>), Fault> {
-    let remote = ["http://", "https://"].iter().any(|scheme| place.to_ascii_lowercase().starts_with(scheme));
-    let (bytes, from) = if remote {
+    let (bytes, from) = if is_address(place) {
         let url =
             Url::parse(place).map_err(|error| Fault::Document(format!("document: this is no address: {error}")))?;
         (fetch(&url, allow_private).await?, Some(url))

@@ -65,6 +65,24 @@ pub struct OpenApiOptions {
     pub max_response_bytes: usize,
 }
 
+impl OpenApiOptions {
+    /// Whether the document is a file, and not an address.
+    pub fn is_file(&self) -> bool {
+        !document::is_address(&self.document)
+    }
+
+    /// Whether the document, if it is a file, is on this machine now.
+    ///
+    /// # Errors
+    /// That it cannot be opened, and why.
+    pub fn check_file(&self) -> Result<(), String> {
+        match self.is_file().then(|| std::fs::File::open(&self.document)) {
+            Some(Err(error)) => Err(format!("document: {} cannot be read: {error}", self.document)),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Why a document gives no tools.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
