@@ -8,7 +8,7 @@ use daybook_tools::ToolSource;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::{OpenSource, SourcesError, Toolbox, close, new_ones, open};
+use super::{OpenSource, SourceKind, SourcesError, Toolbox, close, new_ones, open};
 use crate::builder::{Defined, Parts};
 use crate::error::Error;
 
@@ -85,7 +85,9 @@ impl Assembly {
             close(new_ones(sources, &current.sources)).await;
             return Err(error);
         }
-        let earlier = std::mem::replace(&mut current.sources, sources);
+        let mut earlier = std::mem::replace(&mut current.sources, sources);
+        // The others hold nothing that would have to be closed.
+        earlier.retain(|open| matches!(open.definition.kind, SourceKind::Mcp(_)));
         current.left.extend(new_ones(earlier, &current.sources));
         let too_many = current.left.len().saturating_sub(MOST_LEFT);
         let oldest: Vec<_> = current.left.drain(..too_many).collect();
