@@ -181,7 +181,8 @@ impl Driver {
         }
         let key = (self.live.log, self.live.run_id.clone());
         if self.state.status == RunStatus::Completed {
-            self.engine.ended.insert(key.clone(), Arc::new(self.state.for_history())).await;
+            let remembered = (self.engine.store.erasures(), key.0, key.1.clone());
+            self.engine.ended.insert(remembered, Arc::new(self.state.for_history())).await;
             self.engine.compact_when_due(self.live.log, &self.live.hub.meta.session_id, &self.agent);
         }
         self.engine.forget(&key, &self.live);

@@ -135,10 +135,11 @@ pub(crate) struct Inner {
     pub abandoned: CancellationToken,
     pub tasks: TaskTracker,
     pub configs: Cache<String, Arc<AgentConfig>>,
-    /// Messages of ended runs, for the histories of later ones.
-    pub ended: Cache<(LogId, RunId), Arc<Vec<Message>>>,
-    /// Summaries, by their versions in their sessions' streams.
-    pub summaries: Cache<(LogId, SessionId, u64), Arc<Summary>>,
+    /// Messages of ended runs, for the histories of later ones. Those that were read before something was erased are not
+    /// found any more: the first number is the store's count of erasures.
+    pub ended: Cache<(u64, LogId, RunId), Arc<Vec<Message>>>,
+    /// Summaries, by their versions in their sessions' streams, likewise.
+    pub summaries: Cache<(u64, LogId, SessionId, u64), Arc<Summary>>,
     /// Held while a session's summary is being made here.
     pub compacting: Cache<(LogId, SessionId), Arc<tokio::sync::Mutex<()>>>,
     /// How often the drivers of runs panicked here.

@@ -89,7 +89,7 @@ impl Inner {
 
     /// What later runs see of an ended run: one stream read, unless they are remembered.
     pub async fn messages_of(&self, log: LogId, run: &RunId) -> Result<Arc<Vec<Message>>, QueryError> {
-        let key = (log, run.clone());
+        let key = (self.store.erasures(), log, run.clone());
         if let Some(known) = self.ended.get(&key).await {
             return Ok(known);
         }
@@ -115,7 +115,7 @@ impl Inner {
         session: &SessionId,
         version: u64,
     ) -> Result<Option<Arc<Summary>>, QueryError> {
-        let key = (log, session.clone(), version);
+        let key = (self.store.erasures(), log, session.clone(), version);
         if let Some(known) = self.summaries.get(&key).await {
             return Ok(Some(known));
         }

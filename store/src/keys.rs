@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use daybook_domain::{LogId, SessionId, UserId};
@@ -68,6 +68,8 @@ pub(crate) struct Keyring {
     sessions: Cache<(LogId, SessionId), Arc<DataKey>>,
     // `None`: erased, which is for ever.
     ids: Cache<(LogId, Uuid), Option<Arc<DataKey>>>,
+    /// How often something was forgotten because a key was, or may have been, erased.
+    erasures: AtomicU64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -102,7 +104,7 @@ impl Keyring {
             return Err(StoreError::WrongMasterKey);
         }
         let (users, sessions, ids) = (cache(CACHED_USERS), cache(CACHED_SESSIONS), cache(CACHED_SESSIONS));
-        Ok(Self { pool, master, users, sessions, ids })
+        Ok(Self { pool, master, users, sessions, ids, erasures: AtomicU64::new(0) })
     }
 
     /// The subject's key; a new one, not stored yet, when there is none. `fresh`: the caller believes the session to
@@ -224,9 +226,15 @@ impl Keyring {
 
     /// Drops everything cached: a key was erased somewhere.
     pub(crate) fn forget_all(&self) {
+        self.erasures.fetch_add(1, Ordering::AcqRel);
         self.sessions.invalidate_all();
         self.users.invalidate_all();
         self.ids.invalidate_all();
+    }
+
+    /// Changes whenever a key was, or may have been, erased.
+    pub(crate) fn erasures(&self) -> u64 {
+        self.erasures.load(Ordering::Acquire)
     }
 
     /// Deletes a session's key and blobs; what it protected reads as erased from now on, on every node.

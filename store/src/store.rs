@@ -326,6 +326,12 @@ impl Store {
         FrameStore { pool: self.inner.pool.clone(), keyring: self.inner.keyring.clone() }
     }
 
+    /// Changes whenever something personal was, or may have been, erased, here or on another node: what was read before must
+    /// not be remembered beyond that.
+    pub fn erasures(&self) -> u64 {
+        self.inner.keyring.erasures()
+    }
+
     /// Destroys a session's key and blobs: whatever is personal of it reads as erased from now on, here at once, on
     /// other nodes as soon as they hear of it. Returns whether there was a key.
     ///

@@ -404,6 +404,21 @@ async fn a_copied_session_has_its_summaries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_remembers_what_was_said_forgets_it_when_it_is_erased() {
+    let world = World::new().await;
+    let engine = compacting_engine(&world, None).await;
+    talk(&engine, &["one", "two", "three"]).await;
+    done(compact(&engine).await);
+    talk(&engine, &["four"]).await;
+    assert!(asked(&world, 4).len() > 1, "the node remembers a summary and runs");
+    assert!(world.store.erase_session(LOG, &session()).await.unwrap());
+    talk(&engine, &["five"]).await;
+    assert_eq!(asked(&world, 5), ["five"], "nothing of what was erased is told");
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_summary_is_erased_with_its_session_and_its_absence_stops_nothing() {
     let world = World::new().await;
     let engine = compacting_engine(&world, None).await;
