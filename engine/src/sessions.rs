@@ -22,6 +22,8 @@ pub(crate) struct Known {
     pub state: SessionState,
     pub version: u64,
     snapshot_version: u64,
+    /// The store's count of erasures when it was read.
+    erasures: u64,
 }
 
 impl Known {
@@ -50,8 +52,22 @@ impl Sessions {
 
     /// The session's fold, as far as known, for this task alone until it lets go.
     pub async fn lock(&self, log: LogId, session: &SessionId) -> OwnedMutexGuard<Known> {
-        let entry = self.known.get_with((log, session.clone()), async { Arc::default() }).await;
-        entry.lock_owned().await
+        let erasures = self.store.erasures();
+        let new = async { Arc::new(Mutex::new(Known { erasures, ..Known::default() })) };
+        let entry = self.known.get_with((log, session.clone()), new).await;
+        let mut known = entry.lock_owned().await;
+        if known.version == 0 {
+            known.erasures = erasures;
+        }
+        if known.erasures != erasures {
+            // What it holds may be erased by now. While the log does not answer, nothing is told to anybody.
+            let mut fresh = Known { erasures, ..Known::default() };
+            match self.refresh(log, session, &mut fresh).await {
+                Ok(()) => *known = fresh,
+                Err(error) => tracing::debug!(%session, %error, "a session is read anew the next time"),
+            }
+        }
+        known
     }
 
     /// Reads what others appended since.
@@ -62,7 +78,7 @@ impl Sessions {
             && let Some((version, at, json)) = self.store.load_snapshot(log, &stream, FOLD_VERSION).await?
             && let Ok(state) = serde_json::from_str(&json)
         {
-            *known = Known { state, version, snapshot_version: version };
+            *known = Known { state, version, snapshot_version: version, erasures: known.erasures };
             position = at;
         }
         for recorded in self.store.read_stream_from(log, &stream, known.version, position).await? {

@@ -2,7 +2,7 @@
 
 use daybook_domain::command::{CancelRun, StartRun};
 use daybook_domain::event::DomainEvent;
-use daybook_domain::ids::{RunId, StreamId};
+use daybook_domain::ids::{RunId, SessionId, StreamId};
 use daybook_domain::media::MediaContent;
 use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{RunEvent, RunStatus, ToolOutcome, ToolRecord};
@@ -96,14 +96,24 @@ async fn tools_run_beside_each_other_and_a_failing_one_is_told_to_the_model() {
     let world = World::new().await;
     let engine = world.engine().await;
     world.script([Turn::Call(&[("a", "pure", r#"{"key":"x"}"#), ("b", "idem", r#"{"fail":1}"#), ("c", "none", "{}")])]);
-    let run = run(&engine, start("go", "s")).await;
-    let state = ended(&engine, &run).await;
+    let first = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &first).await;
     assert_eq!(state.status, RunStatus::Completed);
     let outcomes: Vec<_> = state.tools.iter().map(|tool| tool.outcome.clone().unwrap()).collect();
     assert_eq!(outcomes[0], ToolOutcome::Completed("ok".into()));
     assert_eq!(outcomes[1], ToolOutcome::Failed("it broke".into()));
     assert!(matches!(&outcomes[2], ToolOutcome::Failed(error) if error.contains("there is no tool \"none\"")));
     assert_eq!(state.session_state.unwrap().get("x"), Some(&json!(true)));
+
+    // What was erased is in no state that is recorded later, though this node knew it; other sessions keep theirs.
+    world.script([Turn::Call(&[("a", "pure", r#"{"key":"x"}"#)])]);
+    let elsewhere = run(&engine, start("go", "t")).await;
+    ended(&engine, &elsewhere).await;
+    world.store.erase_session(LOG, &SessionId::parse("s").unwrap()).await.unwrap();
+    for (session, kept) in [("s", None), ("t", Some(&json!(true)))] {
+        let later = run(&engine, start("go on", session)).await;
+        assert_eq!(ended(&engine, &later).await.session_state.unwrap().get("x"), kept, "{session}");
+    }
     engine.shutdown().await;
     world.close().await;
 }
