@@ -334,8 +334,9 @@ mod tests {
         let agent = AgentDefinition::new("a").tool("mine").tool("calculator");
         let builder = builder().tool(own("mine")).agent(agent);
         let registry = registry(&builder).unwrap();
-        assert_eq!(registry.tool_names(), ["calculator", "current_time", "mine", "read_result"]);
-        assert_eq!(registry.component_names(), ["agent:a"]);
+        let abilities = registry.abilities();
+        assert_eq!(abilities.tools, ["calculator", "current_time", "mine", "read_result"]);
+        assert_eq!(abilities.components, ["agent:a"]);
         let config = &registry.agents()[0].config;
         assert_eq!((config.model.id.as_str(), config.tools[0].name.as_str()), ("demo", "mine"));
         assert_eq!(config.tools[0].effect, Effect::Unsafe);

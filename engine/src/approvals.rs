@@ -81,12 +81,13 @@ pub(crate) async fn watch(engine: &Engine, envelope: &Envelope, id: &ApprovalId)
         tracing::info!(approval = %id, run = %requested.run_id, tool = requested.tool, "an approval still waits");
         return Ok(outcome);
     }
-    tracing::info!(approval = %id, run = %requested.run_id, tool = requested.tool, ?policy, "an approval expired");
     let expire = |at_ms| ApprovalCommand::Expire { at_ms };
-    if policy == OnExpiry::Fail {
-        return fail_run(engine, envelope, id).await;
-    }
-    decide(engine, envelope, id, expire, |_| Some((Decision::Rejected, Some(EXPIRED.to_owned())))).await
+    let outcome = match policy {
+        OnExpiry::Fail => fail_run(engine, envelope, id).await?,
+        _ => decide(engine, envelope, id, expire, |_| Some((Decision::Rejected, Some(EXPIRED.to_owned())))).await?,
+    };
+    tracing::info!(approval = %id, run = %requested.run_id, tool = requested.tool, ?policy, "an approval expired");
+    Ok(outcome)
 }
 
 /// Records what `ask` comes to, and the answer that `answer` makes of it for the run.

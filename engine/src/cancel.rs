@@ -14,6 +14,7 @@ use crate::engine::{Engine, Outcome, fold_run};
 use crate::error::ExecuteError;
 use crate::plan::{Partial, Planner};
 use crate::settle::{meta_of, refused};
+use crate::stranded::end_unheld;
 
 /// How long the answer waits for the run's end; the request to cancel is in the log before.
 const WAIT: Duration = Duration::from_secs(5);
@@ -50,6 +51,9 @@ pub(crate) async fn cancel_run(
             Ok(_) => {
                 if let Some(live) = &live {
                     live.cancelled.cancel();
+                }
+                if live.is_none() && !paused {
+                    end_unheld(inner, envelope.log_id, &command.run_id).await;
                 }
                 // The run's end is worth a short wait: the caller then reads the cancelled run.
                 let _ = tokio::time::timeout(WAIT, engine.wait(envelope.log_id, &command.run_id)).await;

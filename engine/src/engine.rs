@@ -1,6 +1,6 @@
 //! The engine's handle: the one door for commands, and the queries that are answered from folds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -120,8 +120,8 @@ pub struct RunDetail {
 pub(crate) struct Inner {
     pub store: Store,
     registry: RwLock<Arc<Registry>>,
-    /// Held while the registry is being replaced.
-    replacing: tokio::sync::Mutex<()>,
+    /// Held while the registry is being replaced, and while the others are told what is in it.
+    pub replacing: tokio::sync::Mutex<()>,
     pub options: EngineOptions,
     pub ports: Ports,
     pub redactor: Redactor,
@@ -130,6 +130,8 @@ pub(crate) struct Inner {
     pub sessions: Sessions,
     pub frames: FrameWriter,
     pub pulse: node::Pulse,
+    /// Runs that no living node could go on with at the last look, and what every node lacks for them.
+    pub stranded: Mutex<BTreeMap<RunId, String>>,
     pub stopping: CancellationToken,
     /// Ends every task where it stands.
     pub abandoned: CancellationToken,
@@ -171,6 +173,7 @@ impl Engine {
             runs: Mutex::default(),
             sessions: Sessions::new(store.clone()),
             pulse: node::Pulse::start(),
+            stranded: Mutex::default(),
             stopping: CancellationToken::new(),
             abandoned: CancellationToken::new(),
             configs: Cache::new(10_000),
@@ -233,6 +236,7 @@ impl Engine {
         registry.succeed(&self.inner.registry());
         // Before a run can refer to them.
         node::record_configs(&self.inner, &registry).await?;
+        node::announce(&self.inner, &registry).await?;
         *self.inner.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
         Ok(())
     }
@@ -255,6 +259,12 @@ impl Engine {
     /// How long ago the database last heard that this node lives. After [`SILENCE`](crate::SILENCE) others take over.
     pub fn silent_for(&self) -> Duration {
         self.inner.pulse.age()
+    }
+
+    /// The runs that are under way and that no living node can go on with, each with what is lacking; at most the 1,000
+    /// that were taken up longest ago. Known from a look every 3 seconds, not from the log.
+    pub fn stranded(&self) -> BTreeMap<RunId, String> {
+        self.inner.stranded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The node's id.

@@ -38,6 +38,12 @@ pub enum ExecuteError {
     /// It cannot be gone on from there.
     #[error("{0}")]
     CannotContinue(String),
+    /// It cannot be gone on anywhere.
+    #[error(
+        "The run cannot go on, because no server that is up has all that it needs: what is lacking is {0}. Nothing was \
+         recorded: put it back, and answer again"
+    )]
+    NobodyCan(String),
     /// The approval does not allow it.
     #[error(transparent)]
     Approval(#[from] ApprovalError),

@@ -27,6 +27,7 @@ mod sessions;
 mod settle;
 mod signals;
 mod start;
+mod stranded;
 mod summarise;
 mod tool_calls;
 mod watch;

@@ -9,7 +9,7 @@ use daybook_domain::component::{ComponentState, Configure};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, StreamId};
 use daybook_domain::run::{RunEvent, RunState, RunTakenOver};
-use daybook_store::{Append, AppendError, Expected, Lease, LeaseOp, NodeInfo, StoreError, StreamWrite};
+use daybook_store::{Abilities, Append, AppendError, Expected, Lease, LeaseOp, NodeInfo, StoreError, StreamWrite};
 
 use crate::drive::{Driver, Exit};
 use crate::engine::{Engine, Inner, fold_run};
@@ -19,6 +19,7 @@ use crate::hub::Hub;
 use crate::live::LiveRun;
 use crate::registry::Registry;
 use crate::signals::listen;
+use crate::stranded::look_for_stranded;
 
 /// How often the node shows that it lives and looks for runs that nobody has.
 const TICK: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// After so long without a heartbeat other nodes take the runs over.
 pub const SILENCE: Duration = Duration::from_secs(6);
 
-/// A node looks at its own leases each time it has shown so often that it lives.
+/// A node looks at its own leases, and at those that nobody can take, each time it has shown so often that it lives.
 const LOOK_FOR_LOST: u32 = 3;
 
 /// The most runs taken over at once; the rest follow a second later.
@@ -59,8 +60,7 @@ impl Pulse {
 /// Announces the node, records the configurations, and starts heartbeat and claims.
 pub(crate) async fn join(engine: &Engine) -> Result<(), ExecuteError> {
     let inner = &engine.inner;
-    let (id, host, pid) = (inner.node_id.clone(), inner.options.host.clone(), std::process::id());
-    inner.store.join_node(&NodeInfo { id, host, pid }).await?;
+    announce(inner, &inner.registry()).await?;
     record_configs(inner, &inner.registry()).await?;
     let position = inner.store.head(LogId::DEFAULT).await?;
     claim(inner).await;
@@ -121,12 +121,14 @@ async fn live(inner: Arc<Inner>) {
         match inner.store.heartbeat(&inner.node_id).await {
             Ok(true) => {
                 inner.pulse.beat();
-                if beat.is_multiple_of(LOOK_FOR_LOST)
-                    && let Err(error) = let_go_of_lost(&inner, &mut lost).await
-                {
+                let look = beat.is_multiple_of(LOOK_FOR_LOST);
+                if look && let Err(error) = let_go_of_lost(&inner, &mut lost).await {
                     tracing::warn!(%error, "this node's leases were not looked at");
                 }
                 claim(&inner).await;
+                if look && let Err(error) = look_for_stranded(&inner).await {
+                    tracing::warn!(%error, "it was not seen which runs no server can go on with");
+                }
             }
             // Others thought us dead: say again that we are here. Runs they took are theirs, the epochs see to that.
             Ok(false) => rejoin(&inner).await,
@@ -135,17 +137,23 @@ async fn live(inner: Arc<Inner>) {
     }
 }
 
-async fn rejoin(inner: &Arc<Inner>) {
+/// Tells the others that this node lives, and what it can run.
+pub(crate) async fn announce(inner: &Inner, registry: &Registry) -> Result<(), StoreError> {
     let (id, host, pid) = (inner.node_id.clone(), inner.options.host.clone(), std::process::id());
-    if let Err(error) = inner.store.join_node(&NodeInfo { id, host, pid }).await {
+    inner.store.join_node(&NodeInfo { id, host, pid, abilities: registry.abilities() }).await
+}
+
+async fn rejoin(inner: &Arc<Inner>) {
+    // What is told last must be what this node has.
+    let _alone = inner.replacing.lock().await;
+    if let Err(error) = announce(inner, &inner.registry()).await {
         tracing::warn!(%error, "the node was not announced again");
     }
 }
 
 /// Takes over runs that no living node has, as far as this one can run them.
 async fn claim(inner: &Arc<Inner>) {
-    let registry = inner.registry();
-    let (components, tools) = (registry.component_names(), registry.tool_names());
+    let Abilities { components, tools, .. } = inner.registry().abilities();
     let log = LogId::DEFAULT;
     let leases = match inner.store.claim_leases(log, &inner.node_id, &components, &tools, CLAIM_LIMIT).await {
         Ok(leases) => leases,
@@ -162,7 +170,7 @@ async fn claim(inner: &Arc<Inner>) {
     }
 }
 
-async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> Result<(), Exit> {
+pub(crate) async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> Result<(), Exit> {
     let (state, version) = fold_run(&inner.store, log, &lease.tree).await?;
     let Some(accepted) = state.accepted.as_ref().filter(|_| !state.status.is_end()) else { return Ok(()) };
     let config = inner.config(log, &accepted.config_hash).await?;

@@ -1,11 +1,12 @@
 //! The components of this server with their code: models and tools by name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use daybook_domain::component::{AgentConfig, config_hash};
 use daybook_domain::ids::ComponentId;
 use daybook_models::ChatModel;
+use daybook_store::Abilities;
 use daybook_tools::{ArgumentCheck, ToolSet};
 
 /// An agent as this server can run it. A run keeps the one it began with.
@@ -157,18 +158,16 @@ impl Registry {
         Arc::new(Agent { hash: hash.to_owned(), tools, checks: checks(&config), model, config })
     }
 
-    /// The names of all tools there are: a node claims only runs whose tools it has.
-    pub fn tool_names(&self) -> Vec<String> {
-        self.tools.keys().cloned().collect()
-    }
-
-    /// The components' names as leases carry them, also of those that only earlier runs are of.
-    pub fn component_names(&self) -> Vec<String> {
-        let all = self.agents.iter().chain(self.retired.agents.values());
-        let mut names: Vec<String> = all.map(|agent| format!("agent:{}", agent.config.id)).collect();
-        names.sort();
-        names.dedup();
-        names
+    /// What this server can run, also of what only earlier runs need: it claims no other runs.
+    pub fn abilities(&self) -> Abilities {
+        let agents = self.agents.iter().chain(self.retired.agents.values());
+        let components: BTreeSet<String> = agents.map(|agent| format!("agent:{}", agent.config.id)).collect();
+        let models: BTreeSet<&String> = self.models.keys().chain(self.retired.models.keys()).collect();
+        Abilities {
+            components: components.into_iter().collect(),
+            models: models.into_iter().cloned().collect(),
+            tools: self.tools.keys().cloned().collect(),
+        }
     }
 }
 
@@ -245,8 +244,10 @@ mod tests {
             assert!(Arc::ptr_eq(&third.pinned(earlier.config.clone(), &earlier.hash), earlier));
         }
         // A node claims what it can run to its end.
-        assert_eq!(third.component_names(), ["agent:gone", "agent:one"]);
-        assert_eq!(third.tool_names(), ["x", "y", "z"]);
+        let abilities = third.abilities();
+        assert_eq!(abilities.components, ["agent:gone", "agent:one"]);
+        assert_eq!(abilities.models, ["a", "b", "c"]);
+        assert_eq!(abilities.tools, ["x", "y", "z"]);
     }
 
     #[test]

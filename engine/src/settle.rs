@@ -1,5 +1,6 @@
 //! Answers to what a paused run asks. They are recorded at once; when nothing is left open, the run goes on in the same
-//! append, here or, when this node lacks what it needs, wherever it is claimed.
+//! append, here or, when this node lacks what it needs, wherever it is claimed. When no living node has that, nothing is
+//! recorded.
 
 use std::sync::{Arc, PoisonError};
 
@@ -9,7 +10,7 @@ use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, StreamId};
 use daybook_domain::run::{RunAccepted, RunContinued, RunEvent, RunMode, RunState};
 use daybook_domain::session::Admission;
-use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, Meta, StreamWrite, Subject};
+use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, Meta, StoreError, StreamWrite, Subject};
 
 use crate::drive::Driver;
 use crate::engine::{Inner, Outcome, fold_run};
@@ -18,6 +19,7 @@ use crate::frame::{RunMeta, frames_of};
 use crate::hub::Hub;
 use crate::live::LiveRun;
 use crate::registry::Agent;
+use crate::stranded::lacking;
 
 /// How often something is tried when others write to the same streams at the same time.
 pub(crate) const MAX_TRIES: u32 = 100;
@@ -89,6 +91,9 @@ impl Settlement<'_> {
         if here && inner.is_full() {
             return Err(ExecuteError::TooManyRuns(inner.options.max_runs).into());
         }
+        if !here && let Some(lacks) = self.lacking_everywhere().await? {
+            return Err(ExecuteError::NobodyCan(lacks).into());
+        }
         let session = &self.run.accepted.session_id;
         let mut known = inner.sessions.lock(self.envelope.log_id, session).await;
         inner.sessions.refresh(self.envelope.log_id, session, &mut known).await?;
@@ -118,6 +123,15 @@ impl Settlement<'_> {
             }
         }
         Err(ExecuteError::Contended.into())
+    }
+
+    /// What every living node lacks to go on with the run; `None` when one can.
+    async fn lacking_everywhere(&self) -> Result<Option<String>, StoreError> {
+        let config = &self.run.config;
+        let tools: Vec<String> = config.tools.iter().map(|tool| tool.name.clone()).collect();
+        let component = self.run.accepted.component.to_string();
+        let nodes = self.inner.store.living_nodes().await?;
+        Ok(lacking(&nodes, &component, Some(&config.model.key), &tools))
     }
 
     /// More is asked: the answers are recorded and the run stays where it is.
@@ -221,7 +235,7 @@ pub(crate) fn refused(error: QueryError) -> ExecuteError {
     match error {
         QueryError::Store(error) => ExecuteError::Store(error),
         QueryError::MissingConfig(hash) => {
-            ExecuteError::Store(daybook_store::StoreError::Invalid(format!("configuration {hash} is not in the log")))
+            ExecuteError::Store(StoreError::Invalid(format!("configuration {hash} is not in the log")))
         }
     }
 }

@@ -28,6 +28,6 @@ pub use leaf::verify_leaf;
 pub use migrate::Applied;
 pub use store::{Store, StoreOptions};
 pub use types::{
-    Append, Appended, CommandKey, Entry, Expected, FrameChunk, Lease, LeaseOp, Meta, MigrateError, MigrateOutcome,
-    NodeInfo, RawEntry, RawRecorded, Recorded, StreamInfo, StreamWrite, Subject,
+    Abilities, Append, Appended, CommandKey, Entry, Expected, FrameChunk, Lease, LeaseOp, Meta, MigrateError,
+    MigrateOutcome, NodeInfo, RawEntry, RawRecorded, Recorded, StrandedLease, StreamInfo, StreamWrite, Subject,
 };

@@ -4,18 +4,22 @@ use daybook_domain::{LogId, RunId};
 use sqlx::PgPool;
 
 use crate::error::StoreError;
-use crate::types::{Lease, NodeInfo};
+use crate::types::{Abilities, Lease, NodeInfo, StrandedLease};
 
 pub(crate) async fn join(pool: &PgPool, node: &NodeInfo) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO nodes (node_id, host, pid, started_at, heartbeat_at) \
-         VALUES ($1, $2, $3, clock_timestamp(), clock_timestamp()) \
+        "INSERT INTO nodes (node_id, host, pid, started_at, heartbeat_at, components, models, tools) \
+         VALUES ($1, $2, $3, clock_timestamp(), clock_timestamp(), $4, $5, $6) \
          ON CONFLICT (node_id) DO UPDATE SET host = excluded.host, pid = excluded.pid, \
-         started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at",
+         heartbeat_at = excluded.heartbeat_at, components = excluded.components, models = excluded.models, \
+         tools = excluded.tools",
     )
     .bind(&node.id)
     .bind(&node.host)
     .bind(i64::from(node.pid))
+    .bind(&node.abilities.components)
+    .bind(&node.abilities.models)
+    .bind(&node.abilities.tools)
     .execute(pool)
     .await?;
     Ok(())
@@ -71,6 +75,60 @@ pub(crate) async fn claim(
             .await?;
     rows.into_iter()
         .map(|(tree, epoch, component)| Ok(Lease { tree: tree_id(tree)?, epoch: epoch as u64, component }))
+        .collect()
+}
+
+pub(crate) async fn claim_one(
+    pool: &PgPool,
+    log: LogId,
+    node_id: &str,
+    tree: &RunId,
+) -> Result<Option<Lease>, StoreError> {
+    let row: Option<(String, i64, String)> =
+        sqlx::query_as("SELECT tree, new_epoch, of_component FROM claim_lease($1, $2, $3)")
+            .bind(log.0)
+            .bind(node_id)
+            .bind(tree.as_str())
+            .fetch_optional(pool)
+            .await?;
+    Ok(row.map(|(_, epoch, component)| Lease { tree: tree.clone(), epoch: epoch as u64, component }))
+}
+
+/// What each living node can run; `None` for one that does not say.
+pub(crate) async fn living(pool: &PgPool) -> Result<Vec<Option<Abilities>>, StoreError> {
+    type Names = Option<Vec<String>>;
+    let rows: Vec<(Names, Names, Names)> = sqlx::query_as(
+        "SELECT components, models, tools FROM nodes WHERE heartbeat_at >= clock_timestamp() - interval '6 seconds'",
+    )
+    .fetch_all(pool)
+    .await?;
+    let abilities = |(components, models, tools): (Names, Names, Names)| {
+        Some(Abilities { components: components?, models: models?, tools: tools? })
+    };
+    Ok(rows.into_iter().map(abilities).collect())
+}
+
+pub(crate) async fn stranded(pool: &PgPool, log: LogId, limit: i64) -> Result<Vec<StrandedLease>, StoreError> {
+    // Mostly every lease is held: only what is left is held against what nodes can do.
+    let rows: Vec<(String, String, Vec<String>)> = sqlx::query_as(
+        "WITH living AS MATERIALIZED ( \
+             SELECT node_id, components, tools FROM nodes \
+             WHERE heartbeat_at >= clock_timestamp() - interval '6 seconds' \
+         ), unheld AS MATERIALIZED ( \
+             SELECT tree_id, component, tools, claimed_at FROM leases l \
+             WHERE log_id = $1 AND NOT EXISTS (SELECT FROM living n WHERE n.node_id = l.node_id) \
+         ) \
+         SELECT tree_id, component, tools FROM unheld l WHERE NOT EXISTS ( \
+             SELECT FROM living n \
+             WHERE n.components IS NULL OR l.component = ANY (n.components) AND l.tools <@ n.tools \
+         ) ORDER BY claimed_at, tree_id LIMIT $2",
+    )
+    .bind(log.0)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|(tree, component, tools)| Ok(StrandedLease { tree: tree_id(tree)?, component, tools }))
         .collect()
 }
 

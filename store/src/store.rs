@@ -26,7 +26,8 @@ use crate::kept::Snapshot;
 use crate::keys::Keyring;
 use crate::prepare::prepare;
 use crate::types::{
-    Append, Appended, Lease, MigrateError, MigrateOutcome, NodeInfo, RawRecorded, Recorded, StreamInfo, Subject,
+    Abilities, Append, Appended, Lease, MigrateError, MigrateOutcome, NodeInfo, RawRecorded, Recorded, StrandedLease,
+    StreamInfo, Subject,
 };
 use crate::writer::{Pending, QUEUE, Writer};
 use crate::{kept, migrate, nodes, read};
@@ -349,7 +350,7 @@ impl Store {
         self.inner.keyring.erase_user(log, user).await
     }
 
-    /// Makes this node known, living from now.
+    /// Makes this node known, living from now; or, of one that is known, what it can run from now on.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -403,6 +404,31 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Lease>, StoreError> {
         nodes::claim(&self.inner.pool, log, node_id, components, tools, limit).await
+    }
+
+    /// Claims one run tree that no living node holds, whatever it needs: for a run that is only to be ended. `None` when
+    /// a living node holds it, or nobody can, because it ended.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn claim_lease(&self, log: LogId, node_id: &str, tree: &RunId) -> Result<Option<Lease>, StoreError> {
+        nodes::claim_one(&self.inner.pool, log, node_id, tree).await
+    }
+
+    /// What each living node (a heartbeat within 6 s) can run; `None` for one of an older version, which does not say.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn living_nodes(&self) -> Result<Vec<Option<Abilities>>, StoreError> {
+        nodes::living(&self.inner.pool).await
+    }
+
+    /// Up to `limit` leases that no living node holds and none could claim, the longest known first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn stranded_leases(&self, log: LogId, limit: i64) -> Result<Vec<StrandedLease>, StoreError> {
+        nodes::stranded(&self.inner.pool, log, limit).await
     }
 
     /// The leases a node holds, by run tree and epoch.

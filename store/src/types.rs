@@ -263,6 +263,30 @@ pub struct NodeInfo {
     pub host: String,
     /// The process.
     pub pid: u32,
+    /// What it can run.
+    pub abilities: Abilities,
+}
+
+/// What a node can run: runs of these components, as far as it has their models and all their tools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Components, by the names that leases carry.
+    pub components: Vec<String>,
+    /// Models, by the keys that configurations carry.
+    pub models: Vec<String>,
+    /// Tools, by name.
+    pub tools: Vec<String>,
+}
+
+/// The lease of a run tree that no living node holds, and none could take: each lacks the component or a tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StrandedLease {
+    /// The root run.
+    pub tree: RunId,
+    /// The component it needs.
+    pub component: String,
+    /// The tools it needs.
+    pub tools: Vec<String>,
 }
 
 /// A claimed run tree.

@@ -25,6 +25,7 @@ mod reload;
 mod repairs;
 mod runs;
 mod sources;
+mod stranded;
 mod watching;
 
 use daybook_test_support as support;

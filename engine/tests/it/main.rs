@@ -8,4 +8,5 @@ mod nodes;
 mod pauses;
 mod repairs;
 mod runs;
+mod stranded;
 mod world;

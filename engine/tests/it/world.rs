@@ -234,6 +234,18 @@ impl World {
 
     /// With this agent, and these tools beside the counted ones.
     pub async fn engine_of(&self, config: AgentConfig, more: ToolSet) -> Engine {
+        let registry = self.registry(config, more);
+        let (clock, ids) = (self.clock.clone(), self.ids.clone());
+        let ports = Ports {
+            clock: Arc::new(move || clock.load(Ordering::SeqCst)),
+            ids: Arc::new(move || uuid::Uuid::from_u64_pair(7, ids.fetch_add(1, Ordering::SeqCst))),
+        };
+        let options = EngineOptions { grace: Duration::from_millis(200), ..EngineOptions::default() };
+        Engine::start(self.store.clone(), registry, options, ports).await.unwrap()
+    }
+
+    /// What such an engine can run.
+    pub fn registry(&self, config: AgentConfig, more: ToolSet) -> Registry {
         let mut registry = Registry::default();
         registry.add_model("main", self.model.clone());
         let mut tools = more;
@@ -245,16 +257,10 @@ impl World {
             tools.insert(spec.name.clone(), self.counted(spec));
         }
         registry.add_agent(config, tools).unwrap();
-        let (clock, ids) = (self.clock.clone(), self.ids.clone());
-        let ports = Ports {
-            clock: Arc::new(move || clock.load(Ordering::SeqCst)),
-            ids: Arc::new(move || uuid::Uuid::from_u64_pair(7, ids.fetch_add(1, Ordering::SeqCst))),
-        };
-        let options = EngineOptions { grace: Duration::from_millis(200), ..EngineOptions::default() };
-        Engine::start(self.store.clone(), registry, options, ports).await.unwrap()
+        registry
     }
 
-    fn counted(&self, spec: ToolSpec) -> Arc<Counted> {
+    pub fn counted(&self, spec: ToolSpec) -> Arc<Counted> {
         let (calls, given) = (self.calls.clone(), self.given.clone());
         Arc::new(Counted { spec, calls, given, go_on: self.tool_go_on.clone() })
     }

@@ -149,7 +149,9 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::Session(SessionError::QueueFull(_)) | ExecuteError::TooManyRuns(_) => {
                 Self::TooMany(problem(error.to_string()), RETRY_SECONDS)
             }
-            ExecuteError::Stopping | ExecuteError::NoSummary { may_pass: true, .. } => Self::unavailable(&error),
+            ExecuteError::Stopping | ExecuteError::NobodyCan(_) | ExecuteError::NoSummary { may_pass: true, .. } => {
+                Self::unavailable(&error)
+            }
             ExecuteError::NoSummary { may_pass: false, .. } => Self::Internal(problem(error.to_string())),
             ExecuteError::Store(error) => error.into(),
             ExecuteError::Json(_) => Self::internal(&error),
@@ -303,6 +305,7 @@ mod tests {
             (ExecuteError::Session(SessionError::QueueFull(256)), 429),
             (ExecuteError::TooManyRuns(10), 429),
             (ExecuteError::Stopping, 503),
+            (ExecuteError::NobodyCan("the tool \"deploy\"".to_owned()), 503),
             (ExecuteError::NoSummary { fault: "slow".to_owned(), may_pass: true }, 503),
             (ExecuteError::NoSummary { fault: "no such model".to_owned(), may_pass: false }, 500),
             (ExecuteError::Store(StoreError::Unavailable("gone".to_owned())), 503),

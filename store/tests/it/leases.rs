@@ -1,6 +1,6 @@
 //! Leases of run trees: who may append for one, and who may take it over.
 
-use daybook_store::{AppendError, Expected, Lease, LeaseOp, NodeInfo, Store};
+use daybook_store::{Abilities, AppendError, Expected, Lease, LeaseOp, NodeInfo, Store, StrandedLease};
 
 use crate::server::*;
 
@@ -31,7 +31,13 @@ async fn claim(store: &Store, node: &str, components: &[&str], tools: &[&str]) -
 
 /// The node lives, however long the test takes.
 async fn join(store: &Store, id: &str) {
-    store.join_node(&NodeInfo { id: id.to_owned(), host: "h".to_owned(), pid: 7 }).await.unwrap();
+    join_with(store, id, &[], &[]).await;
+}
+
+async fn join_with(store: &Store, id: &str, components: &[&str], tools: &[&str]) {
+    let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let abilities = Abilities { components: own(components), models: vec![], tools: own(tools) };
+    store.join_node(&NodeInfo { id: id.to_owned(), host: "h".to_owned(), pid: 7, abilities }).await.unwrap();
     last_heard(store, id, "1 day").await;
 }
 
@@ -127,6 +133,52 @@ async fn a_lease_given_up_is_claimed_anew_unless_it_has_moved_on() {
     }
     store.give_up_lease(LOG, "n1", &run("t"), 1).await.unwrap();
     assert_eq!(claim(&store, "n1", &["agent"], &[]).await[0].epoch, 2);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_stranded_while_no_living_node_could_claim_it() {
+    let (_database, store) = fresh().await;
+    let stranded = async || store.stranded_leases(LOG, 10).await.unwrap();
+    append(&store, take("t", "gone", "agent", &["search", "mail"]), 0).await.unwrap();
+    let tools = vec!["search".to_owned(), "mail".to_owned()];
+    let lease = StrandedLease { tree: run("t"), component: "agent".to_owned(), tools };
+    assert_eq!(stranded().await, std::slice::from_ref(&lease));
+    join_with(&store, "n1", &["agent"], &["search"]).await;
+    join_with(&store, "n2", &["other"], &["search", "mail"]).await;
+    assert_eq!(stranded().await, std::slice::from_ref(&lease), "each has only half of it");
+    join_with(&store, "n1", &["agent"], &["mail", "more", "search"]).await;
+    assert!(stranded().await.is_empty(), "what a node tells anew counts");
+    last_heard(&store, "n1", "-7 seconds").await;
+    assert_eq!(stranded().await, [lease], "the dead claim nothing");
+    sqlx::query(
+        "INSERT INTO nodes (node_id, host, pid, started_at, heartbeat_at) VALUES ('old', 'h', 1, now(), now())",
+    )
+    .execute(store.pool())
+    .await
+    .unwrap();
+    last_heard(&store, "old", "1 day").await;
+    assert!(stranded().await.is_empty(), "who does not say what it can run may run it");
+    let living = store.living_nodes().await.unwrap();
+    assert_eq!((living.len(), living.iter().filter(|node| node.is_none()).count()), (2, 1));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn one_lease_is_claimed_whatever_it_needs_unless_a_living_node_has_it() {
+    let (_database, store) = fresh().await;
+    join(&store, "n1").await;
+    join(&store, "n2").await;
+    append(&store, take("t", "n1", "agent", &["search"]), 0).await.unwrap();
+    for node in ["n1", "n2"] {
+        assert_eq!(store.claim_lease(LOG, node, &run("t")).await.unwrap(), None, "n1 lives and holds it");
+    }
+    store.declare_dead("n1").await.unwrap();
+    let claimed = store.claim_lease(LOG, "n2", &run("t")).await.unwrap().unwrap();
+    assert_eq!((claimed.tree, claimed.epoch), (run("t"), 2));
+    assert!(matches!(append(&store, hold("t", "n1", 1), 1).await, Err(AppendError::LostLease { .. })));
+    append(&store, hold("t", "n2", 2), 1).await.unwrap();
+    assert_eq!(store.claim_lease(LOG, "n2", &run("unknown")).await.unwrap(), None);
     store.close().await;
 }
 

@@ -1,5 +1,6 @@
-//! `GET /health`: whether the server lives, and whether its views can go on.
+//! `GET /health`: whether the server lives, and whether its views and all runs can go on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use daybook_projections::ProjectionStatus;
@@ -21,7 +22,7 @@ pub(super) struct Health(pub AppState);
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
 struct HealthResponse {
-    /// `ok`, or `degraded` when a view or the database is in trouble.
+    /// `ok`, or `degraded` when a view or the database is in trouble, or there are runs that no server can go on with.
     status: String,
     /// When the server started, ISO 8601.
     instantiated_at: String,
@@ -29,6 +30,17 @@ struct HealthResponse {
     projections: Option<Vec<ProjectionHealth>>,
     /// What is wrong with the database.
     database: Option<String>,
+    /// The runs that no server can go on with.
+    stranded: Option<Stranded>,
+}
+
+/// Runs under way that no server can go on with.
+#[derive(Debug, Object)]
+struct Stranded {
+    /// How many there are, counted up to 1,000.
+    runs: usize,
+    /// What servers lack for them: agents and tools that were taken out of the definitions.
+    lacking: BTreeSet<String>,
 }
 
 /// A view in trouble.
@@ -64,14 +76,22 @@ impl Health {
     #[oai(path = "/health", method = "get", tag = "Tag::Health", operation_id = "health_check")]
     async fn health(&self, _guard: Guard<Public>) -> Result<Json<HealthResponse>, ApiError> {
         let (projections, database) = self.views().await;
-        let well = projections.is_none() && database.is_none();
+        let stranded = self.stranded();
+        let well = projections.is_none() && database.is_none() && stranded.is_none();
         let status = if well { "ok" } else { "degraded" }.to_owned();
         let instantiated_at = iso_micros(self.0.settings.started_at);
-        Ok(Json(HealthResponse { status, instantiated_at, projections, database }))
+        Ok(Json(HealthResponse { status, instantiated_at, projections, database, stranded }))
     }
 }
 
 impl Health {
+    /// The runs that nobody can go on with, as this node last saw them.
+    fn stranded(&self) -> Option<Stranded> {
+        let stranded = self.0.engine.stranded();
+        let runs = stranded.len();
+        (runs > 0).then(|| Stranded { runs, lacking: stranded.into_values().collect() })
+    }
+
     /// The views in trouble, and what is wrong with the database.
     async fn views(&self) -> (Option<Vec<ProjectionHealth>>, Option<String>) {
         let Some(runner) = &self.0.runner else { return (None, None) };
