@@ -37,13 +37,14 @@ pub struct ToolRule {
     /// What it does, for the model.
     pub description: Option<String>,
     /// What calling it again does: `pure` changes nothing, `idempotent` changes the world once per idempotency key, and
-    /// `unsafe` may do harm, so that after a crash a person is asked.
+    /// `unsafe` may do harm, so that after a crash a person is asked. Not for tools that must ask, such as
+    /// `run_command`.
     #[schemars(schema_with = "effects")]
     pub effect: Option<Effect>,
     /// The longest one call may take, in seconds; at least 1.
     #[schemars(range(min = 1))]
     pub timeout_seconds: Option<u64>,
-    /// How often a call that failed is tried again at once. Not for unsafe tools.
+    /// How often a call that failed is tried again at once. Not for unsafe tools, nor for those that must ask.
     pub retries: Option<u32>,
     /// Whether a person is asked if it may run. `false` takes away a confirmation that the source asks for, except from
     /// tools that must ask, such as `run_command`.
@@ -179,6 +180,12 @@ impl ToolRule {
     /// The tool's own words, changed as this says.
     fn applied(&self, tool: &dyn Tool) -> Result<ToolSpec, String> {
         let mut spec = tool.spec().clone();
+        if tool.must_ask() && (self.effect.is_some() || self.retries.is_some()) {
+            // Or else a crash would call it a second time, and nobody would be asked about that.
+            return Err("what a second call of it does cannot be said: it can do anything that the server's user may \
+                        do; take out effect and retries"
+                .to_owned());
+        }
         if let Some(description) = &self.description {
             if description.trim().is_empty() {
                 return Err("`description` is empty; say what the tool does, or leave it out".to_owned());

@@ -195,8 +195,8 @@ pub trait Tool: Send + Sync + 'static {
     /// What the model and the log know of it.
     fn spec(&self) -> &ToolSpec;
 
-    /// Whether what its spec asks of a person stands, whatever a [`ToolRule`](crate::ToolRule) says. For tools that can
-    /// do anything; a tool that stands in front of another gives the other's answer.
+    /// Whether what its spec asks of a person stands, and its effect with it, whatever a [`ToolRule`](crate::ToolRule)
+    /// says. For tools that can do anything; a tool that stands in front of another gives the other's answer.
     fn must_ask(&self) -> bool {
         false
     }

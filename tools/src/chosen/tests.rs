@@ -142,6 +142,10 @@ fn a_confirmation_is_taken_away_except_where_it_must_be_asked() {
         let fault = with(rule).map(|_| ()).unwrap_err().to_string();
         assert!(fault.contains("cannot be changed"), "{fault}");
     }
+    for rule in [json!({"effect": "pure"}), json!({"effect": "idempotent", "retries": 3}), json!({"retries": 0})] {
+        let fault = with(rule).map(|_| ()).unwrap_err().to_string();
+        assert!(fault.contains("take out effect and retries"), "{fault}");
+    }
     let kept = with(json!({"timeout_seconds": 5, "confirmation": true})).unwrap();
     assert_eq!((kept.spec().timeout_seconds, &kept.spec().gate), (5, &Gate::Confirmation));
     assert!(kept.must_ask(), "chosen once more, it still must");
