@@ -1,13 +1,15 @@
 //! The components of this server with their code: models and tools by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use daybook_domain::component::{AgentConfig, config_hash};
 use daybook_domain::ids::ComponentId;
 use daybook_models::ChatModel;
 use daybook_store::Abilities;
-use daybook_tools::{ArgumentCheck, ToolSet};
+use daybook_tools::{ArgumentCheck, Tool, ToolError, ToolSet};
+use serde_json::{Map, Value};
 
 /// An agent as this server can run it. A run keeps the one it began with.
 pub struct Agent {
@@ -24,10 +26,31 @@ pub struct Agent {
 }
 
 /// The checks of an agent's tools by name, each made once.
-pub type Checks = BTreeMap<String, ArgumentCheck>;
+pub type Checks = BTreeMap<String, CallCheck>;
 
-fn checks(config: &AgentConfig) -> Checks {
-    config.tools.iter().map(|spec| (spec.name.clone(), ArgumentCheck::new(spec))).collect()
+/// What the arguments of one tool's calls are held against.
+pub struct CallCheck {
+    schema: ArgumentCheck,
+    tool: Option<Arc<dyn Tool>>,
+}
+
+impl CallCheck {
+    /// Whether the arguments fit the tool's schema, and the tool itself takes them.
+    ///
+    /// # Errors
+    /// [`ToolError`], whose message the model reads.
+    pub fn check(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
+        self.schema.check(arguments)?;
+        let Some(tool) = &self.tool else { return Ok(()) };
+        // A tool that panics has failed; it does not take the run with it.
+        let checked = catch_unwind(AssertUnwindSafe(|| tool.check(arguments)));
+        checked.unwrap_or_else(|_| Err(ToolError::failed("the tool broke down")))
+    }
+}
+
+fn checks(config: &AgentConfig, tools: &ToolSet) -> Checks {
+    let check = |spec| CallCheck { schema: ArgumentCheck::new(spec), tool: tools.get(&spec.name).cloned() };
+    config.tools.iter().map(|spec| (spec.name.clone(), check(spec))).collect()
 }
 
 /// Why components cannot be registered.
@@ -108,7 +131,7 @@ impl Registry {
         let hash = config_hash(&config).map_err(|error| RegistryError::Json(id.to_string(), error))?;
         self.by_id.insert(id, self.agents.len());
         self.add_tools(&tools);
-        let checks = checks(&config);
+        let checks = checks(&config, &tools);
         self.agents.push(Arc::new(Agent { config: Arc::new(config), hash, tools, checks, model }));
         Ok(())
     }
@@ -152,10 +175,11 @@ impl Registry {
             return agent.clone();
         }
         let tool = |name: &String| Some((name.clone(), self.tools.get(name)?.clone()));
-        let tools = config.tools.iter().filter_map(|spec| tool(&spec.name)).collect();
+        let tools: ToolSet = config.tools.iter().filter_map(|spec| tool(&spec.name)).collect();
+        let checks = checks(&config, &tools);
         let key = &config.model.key;
         let model = self.models.get(key).or_else(|| self.retired.models.get(key)).cloned();
-        Arc::new(Agent { hash: hash.to_owned(), tools, checks: checks(&config), model, config })
+        Arc::new(Agent { hash: hash.to_owned(), tools, checks, model, config })
     }
 
     /// What this server can run, also of what only earlier runs need: it claims no other runs.

@@ -23,6 +23,10 @@ impl Tool for Altered {
         self.inner.must_ask()
     }
 
+    fn check(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
+        self.inner.check(arguments)
+    }
+
     async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
         self.inner.call(context, arguments).await
     }

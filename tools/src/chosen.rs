@@ -323,6 +323,10 @@ impl Tool for Changed {
         self.tool.must_ask()
     }
 
+    fn check(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
+        self.tool.check(arguments)
+    }
+
     async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
         self.tool.call(context, arguments).await
     }

@@ -201,6 +201,15 @@ pub trait Tool: Send + Sync + 'static {
         false
     }
 
+    /// Whether it could be called with these arguments, which fit its schema. Asked before the call, and before a person
+    /// is asked about it, so it is quick, changes nothing, and does not wait. The call itself relies on nothing of it.
+    ///
+    /// # Errors
+    /// [`ToolError::Arguments`], whose message the model reads instead of a result.
+    fn check(&self, _arguments: &Map<String, Value>) -> Result<(), ToolError> {
+        Ok(())
+    }
+
     /// Calls it. Dropping the future stops it where it can be stopped.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use daybook_domain::media::MediaContent;
 use daybook_domain::message::Role;
 use daybook_domain::run::{Answer, AnswerError, ErrorKind, REJECTED, RequirementKind, RunMode, RunStatus};
 use daybook_engine::{ExecuteError, FrameBody, WatchItem};
+use daybook_tools::{ShellOptions, shell};
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -53,6 +54,37 @@ async fn paused(
 
 fn approval_of(state: &daybook_domain::run::RunState) -> ApprovalId {
     state.open_requirements().find_map(|(needed, _)| needed.approval.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_about_a_command_that_cannot_run() {
+    let world = World::new().await;
+    let options = ShellOptions { allow: vec!["true".into()], ..ShellOptions::new(world.folder.path()) };
+    let tools = shell(&options).unwrap().into_iter().map(|tool| (tool.spec().name.clone(), tool)).collect();
+    let engine = world.engine_of(config(), tools).await;
+    let call = Turn::Call(&[
+        ("a", "run_command", r#"{"command":"true; id"}"#),
+        ("b", "run_command", r#"{"command":""}"#),
+        ("c", "run_command", r#"{"command":"true 'open"}"#),
+        ("d", "run_command", r#"{"command":"true\u0000"}"#),
+        ("e", "run_command", r#"{"command":"true 'well'"}"#),
+    ]);
+    world.script([call, Turn::Say("done")]);
+    let (run, state) = paused(&engine, "s").await;
+    let open: Vec<_> = state.open_requirements().map(|(needed, _)| needed.call_id.as_str()).collect();
+    assert_eq!(open, ["e"]);
+
+    engine.execute(envelope(continuing(&run, "s", vec![yes("e")]))).await.unwrap();
+    let state = ended(&engine, &run).await;
+    assert_eq!(state.status, RunStatus::Completed);
+    let told: Vec<_> = state.messages.iter().filter(|message| message.role == Role::Tool).collect();
+    let words = ["true; may not be run", "a command is a text", "a quote", "U+0000", "exit code: 0"];
+    for (message, words) in told.iter().zip(words) {
+        let told = message.content.as_deref().unwrap_or_default().replace('"', "");
+        assert!(told.contains(words), "{told}");
+    }
+    assert_eq!(told.len(), words.len());
+    world.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

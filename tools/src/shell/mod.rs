@@ -123,11 +123,12 @@ pub fn shell(options: &ShellOptions) -> Result<Vec<Arc<dyn Tool>>, ShellError> {
     let machine = Arc::new(machine(options)?);
     let timeout = machine.timeout + Duration::from_secs(5);
     let description = describe(options);
+    let runs = Arc::clone(&machine);
     let run = FunctionTool::new("run_command", description, Effect::Unsafe, move |_: ToolContext, asked: Arguments| {
-        let machine = Arc::clone(&machine);
+        let machine = Arc::clone(&runs);
         async move { machine.run(&asked.command).await }
     });
-    Ok(vec![Arc::new(RunCommand(run.timeout(timeout).confirm()))])
+    Ok(vec![Arc::new(RunCommand { machine, run: run.timeout(timeout).confirm() })])
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -207,19 +208,27 @@ fn is_program(place: &Path) -> bool {
 }
 
 /// The tool, which must ask.
-struct RunCommand(FunctionTool);
+struct RunCommand {
+    machine: Arc<Machine>,
+    run: FunctionTool,
+}
 
 #[async_trait]
 impl Tool for RunCommand {
     fn spec(&self) -> &ToolSpec {
-        self.0.spec()
+        self.run.spec()
     }
 
     fn must_ask(&self) -> bool {
         true
     }
 
+    fn check(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
+        // Nobody is asked about a command that cannot run.
+        arguments.get("command").and_then(Value::as_str).map_or(Ok(()), |command| self.machine.check(command))
+    }
+
     async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
-        self.0.call(context, arguments).await
+        self.run.call(context, arguments).await
     }
 }

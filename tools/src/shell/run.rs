@@ -40,11 +40,17 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) async fn run(&self, text: &str) -> Result<ToolOutput, ToolError> {
+    /// Whether it is a command, and one that may be run.
+    pub(super) fn check(&self, text: &str) -> Result<(), ToolError> {
         if text.trim().is_empty() || text.contains('\0') || text.len() > MAX_COMMAND {
             let message = format!("a command is a text without U+0000, not empty, of at most {MAX_COMMAND} bytes");
             return Err(ToolError::Arguments(message));
         }
+        self.programs.as_ref().map_or(Ok(()), |programs| chosen(programs, text).map(|_| ()))
+    }
+
+    pub(super) async fn run(&self, text: &str) -> Result<ToolOutput, ToolError> {
+        self.check(text)?;
         let mut command = self.command(text)?;
         let failed = |error: io::Error| ToolError::failed(format!("the command could not be started: {error}"));
         let mut child = command.spawn().map_err(failed)?;

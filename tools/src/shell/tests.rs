@@ -111,6 +111,15 @@ async fn only_the_listed_programs_run_and_no_shell() {
         let fault = place.run(command).await;
         assert!(matches!(fault, Err(ToolError::Arguments(_))), "{command}: {fault:?}");
     }
+    for command in ["ls; id", "", "echo 'open", "echo\0", "ls"] {
+        let fault = place.tool.check(&arguments(json!({"command": command})));
+        assert!(matches!(fault, Err(ToolError::Arguments(_))), "{command:?} is known before anybody is asked");
+    }
+    assert_eq!(place.tool.check(&arguments(json!({"command": "echo x"}))), Ok(()));
+    let prefixed =
+        choose("shell", vec![Arc::clone(&place.tool)], &Choice { prefix: Some("x_".into()), ..Choice::default() });
+    let prefixed = crate::altered(prefixed.unwrap().remove(0), |spec| spec);
+    assert!(prefixed.check(&arguments(json!({"command": "ls"}))).is_err());
     let known = place.run("ls").await.unwrap_err().to_string();
     assert!(known.contains("echo, /bin/cat"), "{known}");
     // A program of the same name in the directory is not taken.
