@@ -5,6 +5,7 @@ mod altered;
 mod builtin;
 mod chosen;
 mod content;
+mod family;
 mod files;
 mod function;
 mod http;

@@ -62,6 +62,8 @@ def call(request):
         # It keeps the pipes open when its parent is gone.
         child = subprocess.Popen(["sleep", "1000"])
         note(child.pid)
+        daemon = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        note(daemon.pid)
         os._exit(1)
     elif name == "chatty":
         for number in range(20_000):
@@ -90,7 +92,8 @@ def main():
     if HOW == "endless line":
         while True:
             sys.stdout.write("x" * 65536)
-    if HOW == "stubborn":
+    if HOW in ("stubborn", "unreading"):
+        note(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for line in sys.stdin:
         request = json.loads(line)
@@ -106,7 +109,7 @@ def main():
             answer(request, {"protocolVersion": version, "capabilities": {"tools": {"listChanged": True}}, "serverInfo": info})
         elif method == "tools/list":
             answer(request, page((request.get("params") or {}).get("cursor")))
-            if HOW == "deaf":
+            if HOW in ("deaf", "unreading"):
                 time.sleep(1000)
         elif method == "tools/call":
             call(request)

@@ -1,19 +1,17 @@
 //! A server that is a program: how it is started, and how it and what it started are ended.
 //!
-//! It leads a process group of its own, which is killed as a whole. What holds when:
+//! It is the head of a [`Family`], which ends as a whole. What holds when:
 //! - `close`: its input ends, so a well-behaved server goes by itself; after [`GOES_ITSELF`] the group gets SIGTERM, and
 //!   after [`HEEDS_TERM`] more SIGKILL.
-//! - the source or the runtime is dropped: the group gets SIGKILL.
-//! - Daybook itself is killed (SIGKILL, out of memory): nobody is left to signal. The server's input ends then, which is what
-//!   the protocol asks servers to leave at; one that does not read its input stays until somebody ends it.
-//! - A process that left the group (`setsid`) is out of reach in every case.
+//! - the source or the runtime is dropped: the family gets SIGKILL.
+//! - Daybook itself is killed (SIGKILL, out of memory): the server's input ends, which is what the protocol asks servers to
+//!   leave at; after [`GOES_ITSELF`] the family gets SIGKILL.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use secrecy::ExposeSecret as _;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
@@ -22,6 +20,7 @@ use tokio::time::timeout;
 use super::lines::{Line, Lines};
 use super::options::Launch;
 use super::words::shortened;
+use crate::family::Family;
 use crate::secrets::Secrets;
 
 /// How long a server has to end after its input did.
@@ -57,7 +56,7 @@ const LOGGED_AT_ONCE: u32 = 200;
 /// A running program.
 pub(super) struct Program {
     child: Child,
-    group: Group,
+    family: Family,
     last_words: Arc<Mutex<Option<String>>>,
     /// Reads standard error; ends with this.
     _log: JoinSet<()>,
@@ -67,30 +66,6 @@ pub(super) struct Program {
 pub(super) struct Pipes {
     pub(super) input: ChildStdin,
     pub(super) output: ChildStdout,
-}
-
-/// A process group, killed when dropped.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.0 {
-            // It fails when nothing is left of the group, which is what is wanted.
-            let _ = killpg(pid, signal);
-        }
-    }
-
-    /// Kills what is left, and forgets the number: another process may get it.
-    fn end(&mut self) {
-        self.signal(Signal::SIGKILL);
-        self.0 = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.end();
-    }
 }
 
 impl Program {
@@ -107,9 +82,8 @@ impl Program {
             command.current_dir(directory);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child =
-            command.kill_on_drop(true).process_group(0).spawn().map_err(|fault| cannot_start(launch, &fault))?;
-        let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+        let (mut child, family) =
+            Family::start(&mut command, GOES_ITSELF).map_err(|fault| cannot_start(launch, &fault))?;
         let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(format!("{} was started without pipes", launch.program));
@@ -117,25 +91,25 @@ impl Program {
         let last_words = Arc::default();
         let mut log = JoinSet::new();
         log.spawn(log_errors(errors, name.to_owned(), Arc::clone(secrets), Arc::clone(&last_words)));
-        Ok((Self { child, group, last_words, _log: log }, Pipes { input, output }))
+        Ok((Self { child, family, last_words, _log: log }, Pipes { input, output }))
     }
 
     /// Returns when it ended, and kills what it left behind. A dropped future loses nothing.
     pub(super) async fn ended(&mut self) {
         // An error means that there is no such child: it ended.
         let _ = self.child.wait().await;
-        self.group.end();
+        self.family.end().await;
     }
 
     /// Ends it, in [`GOES_ITSELF`] and [`HEEDS_TERM`] and a moment.
     pub(super) async fn end(&mut self) {
         if timeout(GOES_ITSELF, self.child.wait()).await.is_err() {
-            self.group.signal(Signal::SIGTERM);
+            self.family.signal(Signal::SIGTERM);
             let _ = timeout(HEEDS_TERM, self.child.wait()).await;
         }
-        self.group.signal(Signal::SIGKILL);
+        self.family.signal(Signal::SIGKILL);
         let _ = timeout(HEEDS_TERM, self.child.kill()).await;
-        self.group.end();
+        self.family.end().await;
     }
 
     /// How it ended, as far as is known, with the last line it wrote on standard error.

@@ -115,7 +115,9 @@ pub enum ShellError {
 /// `run_command`. It asks a person before each call, whatever rules say, and counts as unsafe.
 ///
 /// What a command started is killed with it: when it ends, takes too long, its run is cancelled, or the server ends,
-/// however that ends. Only a process that makes a session of its own (a daemon) escapes that.
+/// however that ends. A daemon too, which makes a session of its own: on Linux it is known by the variable `DAYBOOK_FAMILY`
+/// that every command has. What escapes is a process that takes off both, the group and the variable (`env -i setsid`), or
+/// runs as another user.
 ///
 /// # Errors
 /// [`ShellError`] of an option that does not fit this machine or another option.
@@ -142,7 +144,7 @@ fn describe(options: &ShellOptions) -> String {
     if options.shell {
         return format!(
             "Runs a command by sh -c, without input, for at most {seconds} seconds, after a person agreed. Gives its exit \
-             code and what it wrote. What it started ends with it."
+             code and what it wrote. What it started ends with it, also in the background."
         );
     }
     format!(

@@ -6,13 +6,12 @@ use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::USUAL_PATH;
 use super::kept::Kept;
+use crate::family::Family;
 use crate::{ToolError, ToolOutput};
 
 /// How long the outputs may take to close, and the process to go, once everything was killed.
@@ -53,11 +52,9 @@ impl Machine {
         self.check(text)?;
         let mut command = self.command(text)?;
         let failed = |error: io::Error| ToolError::failed(format!("the command could not be started: {error}"));
-        let mut child = command.spawn().map_err(failed)?;
-        let mut group = Group::of(&child).map_err(failed)?;
-        group.watch().map_err(failed)?;
+        let (mut child, family) = Family::start(&mut command, Duration::ZERO).map_err(failed)?;
         let (mut out, mut err) = (Kept::new(self.max_output), Kept::new(self.max_output));
-        let status = self.wait(&mut child, group, &mut out, &mut err).await.map_err(failed)?;
+        let status = self.wait(&mut child, family, &mut out, &mut err).await.map_err(failed)?;
         let told = format!("stdout:\n{}\nstderr:\n{}", out.text(), err.text());
         match status {
             Some(status) => Ok(format!("{}\n{told}", ending(status)).into()),
@@ -82,7 +79,7 @@ impl Machine {
                 command
             }
         };
-        command.current_dir(&self.directory).process_group(0).kill_on_drop(true);
+        command.current_dir(&self.directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_clear().env("PATH", USUAL_PATH);
         for name in &self.environment {
@@ -97,7 +94,7 @@ impl Machine {
     async fn wait(
         &self,
         child: &mut Child,
-        mut group: Group,
+        mut family: Family,
         out: &mut Kept,
         err: &mut Kept,
     ) -> io::Result<Option<ExitStatus>> {
@@ -113,7 +110,7 @@ impl Machine {
                 () = sleep_until(deadline) => break None,
             }
         };
-        group.kill();
+        family.end().await;
         if !closed {
             // What is in the pipes. One that escaped may hold them open.
             let _ = timeout(LAST, reading).await;
@@ -148,53 +145,5 @@ fn ending(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code: {code}"),
         (None, Some(signal)) => format!("ended by signal {signal}"),
         (None, None) => status.to_string(),
-    }
-}
-
-/// A command's process group: it and what it started. Killed when this is dropped, and when the server ends without
-/// dropping anything (SIGKILL): the kernel could be asked to do the latter, but only between fork and exec, where safe Rust
-/// has no place. So a process waits for it: its input closes when the server is gone.
-struct Group {
-    id: Pid,
-    watcher: Option<(Child, Option<ChildStdin>)>,
-    killed: bool,
-}
-
-impl Group {
-    fn of(child: &Child) -> io::Result<Self> {
-        let id = child.id().and_then(|id| i32::try_from(id).ok()).filter(|id| *id > 1);
-        let id = id.ok_or_else(|| io::Error::other("it has no process id"))?;
-        Ok(Self { id: Pid::from_raw(id), watcher: None, killed: false })
-    }
-
-    fn watch(&mut self) -> io::Result<()> {
-        let mut command = Command::new(SHELL);
-        command.args(["-c", r#"read -r end; kill -KILL "-$0""#]).arg(self.id.to_string());
-        // In a group of its own, and with nothing of ours, so that it holds nothing and nothing ends it.
-        command.env_clear().current_dir("/").process_group(0).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut watcher = command.spawn()?;
-        let input = watcher.stdin.take();
-        self.watcher = Some((watcher, input));
-        Ok(())
-    }
-
-    fn kill(&mut self) {
-        if self.killed {
-            return;
-        }
-        self.killed = true;
-        // It fails when nobody is left.
-        let _ = killpg(self.id, Signal::SIGKILL);
-        if let Some((watcher, _input)) = &mut self.watcher {
-            // Before its input closes: it must not kill whoever gets this number next.
-            let _ = watcher.start_kill();
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -68,9 +68,8 @@ async fn all_gone(pids: &[String]) {
     }
 }
 
-/// A shell, its child, and a grandchild that nobody waits for.
-const FAMILY: &str =
-    "echo $$ > one; sh -c 'echo $$ > two; (sh -c \"echo \\$\\$ > three; sleep 1000\" &) ; sleep 1000'; true";
+/// A shell, its child, a grandchild that nobody waits for, and one that left their process group.
+const FAMILY: &str = "echo $$ > one; (setsid sh -c 'echo $$ > four; exec sleep 1000' >/dev/null 2>&1 &); sh -c 'echo $$ > two; (sh -c \"echo \\$\\$ > three; sleep 1000\" &) ; sleep 1000'; true";
 
 #[test]
 fn a_person_is_always_asked() {
@@ -138,14 +137,14 @@ async fn nothing_of_the_environment_but_what_is_named_is_seen() {
         names
     };
     let nothing = Place::new(|_| {}).run("env").await.unwrap();
-    assert_eq!(seen(&nothing), ["PATH"]);
+    assert_eq!(seen(&nothing), ["DAYBOOK_FAMILY", "PATH"]);
     assert!(nothing.contains("PATH=/usr/local/bin:/usr/bin:/bin\n"));
     // Cargo sets this one.
     let one = Place::new(|options| {
         options.environment = vec!["CARGO_MANIFEST_DIR".to_owned(), "THERE_IS_NONE".to_owned(), "PATH".to_owned()];
     });
     let text = one.run("env").await.unwrap();
-    assert_eq!(seen(&text), ["CARGO_MANIFEST_DIR", "PATH"]);
+    assert_eq!(seen(&text), ["CARGO_MANIFEST_DIR", "DAYBOOK_FAMILY", "PATH"]);
     assert!(text.contains(&format!("CARGO_MANIFEST_DIR={}\n", env!("CARGO_MANIFEST_DIR"))));
 }
 
@@ -168,7 +167,7 @@ async fn the_whole_family_dies_when_the_time_is_over() {
         "{fault}"
     );
     assert!(began.elapsed() < Duration::from_secs(4));
-    all_gone(&place.pids(&["one", "two", "three"]).await).await;
+    all_gone(&place.pids(&["one", "two", "three", "four"]).await).await;
 }
 
 #[tokio::test]
@@ -176,7 +175,7 @@ async fn the_whole_family_dies_when_the_call_is_dropped() {
     let place = Place::new(|_| {});
     let pids = tokio::select! {
         ran = place.run(FAMILY) => panic!("{ran:?}"),
-        pids = place.pids(&["one", "two", "three"]) => pids,
+        pids = place.pids(&["one", "two", "three", "four"]) => pids,
     };
     all_gone(&pids).await;
 }
@@ -187,8 +186,12 @@ async fn what_a_command_left_running_dies_with_it() {
     let began = Instant::now();
     let ran = place.run("sh -c 'echo $$ > left; exec sleep 1000' & while ! [ -s left ]; do :; done; echo done").await;
     assert_eq!(ran.unwrap(), "exit code: 0\nstdout:\ndone\n\nstderr:\n");
+    // It is in a session and a group of its own, and nobody's child.
+    let ran =
+        place.run("(setsid sh -c 'echo $$ > far; exec sleep 1000' &); while ! [ -s far ]; do :; done; echo done").await;
+    assert_eq!(ran.unwrap(), "exit code: 0\nstdout:\ndone\n\nstderr:\n");
     assert!(began.elapsed() < Duration::from_secs(10), "it does not wait for it");
-    all_gone(&place.pids(&["left"]).await).await;
+    all_gone(&place.pids(&["left", "far"]).await).await;
 }
 
 const AS_SERVER: &str = "DAYBOOK_TEST_SHELL_DIRECTORY";
@@ -208,7 +211,7 @@ async fn the_whole_family_dies_with_a_server_that_is_killed() {
     let mut server = tokio::process::Command::new(std::env::current_exe().unwrap());
     server.args(["--ignored", "--exact", "shell::tests::a_server_that_will_be_killed"]).env(AS_SERVER, dir.path());
     let mut server = server.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-    let pids = pids(dir.path(), &["one", "two", "three"]).await;
+    let pids = pids(dir.path(), &["one", "two", "three", "four"]).await;
     assert!(!pids.iter().any(|pid| gone(pid)));
     server.kill().await.unwrap();
     all_gone(&pids).await;

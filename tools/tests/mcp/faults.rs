@@ -137,8 +137,8 @@ async fn what_a_dead_server_started_is_ended_too() {
     let fault = call(&tool, json!({})).await.unwrap_err().to_string();
     assert!(fault.contains("the server ended"), "{fault}");
     let pids = numbers(&file).await;
-    assert!(pids.len() >= 2, "{pids:?}");
-    for pid in &pids[..2] {
+    assert!(pids.len() >= 3, "{pids:?}");
+    for pid in &pids[..3] {
         assert!(is_gone_soon(*pid).await, "{pid}");
     }
     source.close().await;
@@ -160,9 +160,41 @@ async fn a_server_that_heeds_nothing_is_killed() {
     let (options, file) = noting("stubborn");
     let source = source(options);
     assert_eq!(tools(&source).await.len(), 1);
-    let pid = numbers(&file).await[0];
+    let pids = numbers(&file).await;
     let since = Instant::now();
     source.close().await;
     assert!(since.elapsed() < Duration::from_secs(12), "{:?}", since.elapsed());
-    assert!(!is_alive(pid));
+    assert!(!is_alive(pids[0]));
+    assert!(is_gone_soon(pids[1]).await, "what left its process group");
+}
+
+const HOST: &str = "MCP_TEST_UNREADING_HOST";
+
+/// Not a test: what the next one starts, to be killed.
+#[tokio::test]
+async fn host_of_one_that_does_not_read() {
+    let Some(file) = std::env::var_os(HOST) else { return };
+    let mut options = scripted("unreading");
+    options.command.as_mut().unwrap().push(file.into_string().unwrap());
+    let source = source(options);
+    tools(&source).await;
+    println!("listed");
+    tokio::time::sleep(SOON).await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_read_its_input_is_killed_after_daybook_was() {
+    let (_, file) = noting("unreading");
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["faults::host_of_one_that_does_not_read", "--exact", "--nocapture"]).env(HOST, &*file);
+    let mut host = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(host.stdout.take().unwrap()));
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("listed")));
+    let pids = numbers(&file).await;
+    assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(*pid)), "{pids:?}");
+    host.kill().unwrap();
+    host.wait().unwrap();
+    for pid in pids {
+        assert!(is_gone_soon(pid).await, "{pid}");
+    }
 }
