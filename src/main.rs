@@ -11,6 +11,7 @@ use daybook::cli::{Cli, run};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    hide_from_neighbours();
     // Before anything can speak TLS: two providers are linked, so one must be named.
     daybook::install_crypto();
     let cli = Cli::parse();
@@ -24,6 +25,17 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), error.exit_code()),
+    }
+}
+
+/// Keeps the environment and the memory, where keys are, from other processes of the same user: commands that agents run
+/// and MCP programs are such. Those of root, and of who may trace any process, read them all the same. It also means that
+/// a crash writes no core file.
+fn hide_from_neighbours() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        let words = "programs of the same user can read this server's environment, because it could not be hidden";
+        let _ = writeln!(std::io::stderr(), "daybook: {words}: {error}");
     }
 }
 

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::support::{Api, Script, Server, World, daybook, eventually, text};
 
@@ -105,6 +106,45 @@ async fn tools_of_definitions_are_used_gated_and_ended() {
     assert_eq!(started(&world).len(), 1);
     assert!(server.terminate().await.success());
     all_ended(&world).await;
+}
+
+/// Who is neither root nor the owner of anything.
+const NOBODY: u32 = 65534;
+
+/// `daybook serve` as an ordinary user, whoever runs the tests: nothing can be hidden from root.
+fn serving_unprivileged(world: &World, config: &Path) -> Command {
+    let serving = world.serving(config);
+    if !nix::unistd::geteuid().is_root() {
+        return serving;
+    }
+    // Where the tests are built, others may not enter.
+    let program = world.dir.path().join("daybook");
+    std::fs::copy(serving.as_std().get_program(), &program).unwrap();
+    std::os::unix::fs::chown(world.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut command = Command::new(program);
+    command.args(serving.as_std().get_args()).uid(NOBODY).gid(NOBODY).kill_on_drop(true);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_command_does_not_read_the_servers_environment() {
+    let world = World::with_private_database().await;
+    let sources = format!("  here:\n    shell: {{directory: {}, shell: true}}\n", world.dir.path().display());
+    let config = write(&world, &sources, "[here]");
+    let mut command = serving_unprivileged(&world, &config);
+    command.env("KEY_OF_THE_SERVER", "canary-of-the-server");
+    let server = Server::start(command, &world.dir.path().join("server.log")).await;
+    let look = r#"id -u; for of in $PPID $$; do tr '\0' '\n' < /proc/$of/environ; cat /proc/$of/maps | wc -l; done"#;
+    let paused =
+        run(&server.api, &Script::call(&[("run_command", json!({"command": look}))]).then_say(&["done"]), "x ").await;
+    let ended = go_on(&server, &paused).await;
+    let seen = text(&ended["tools"][0]["result"]);
+    assert!(!seen.contains("canary-of-the-server") && seen.contains("denied"), "{seen}");
+    // It is not that nothing can be read.
+    assert!(seen.contains("DAYBOOK_FAMILY=") && !seen.contains("stdout:\n0\n"), "{seen}");
+    assert!(server.terminate().await.success());
 }
 
 #[tokio::test]
