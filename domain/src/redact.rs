@@ -96,8 +96,13 @@ impl Redactor {
                 continue;
             }
             let word = &rest[..end];
-            let secret = before.makes_secret(word) || has_token_shape(word);
-            out.push_str(if secret { REDACTED } else { word });
+            match if before.makes_secret(word) { Some(0) } else { token_in(word) } {
+                Some(at) => {
+                    out.push_str(&word[..at]);
+                    out.push_str(REDACTED);
+                }
+                None => out.push_str(word),
+            }
             before = before.then(word);
             rest = &rest[end..];
         }
@@ -178,6 +183,12 @@ impl Before {
     }
 }
 
+/// Where a token begins: with the word, or behind an equals sign, as in what `env` prints and in addresses.
+fn token_in(word: &str) -> Option<usize> {
+    let behind = word.match_indices('=').map(|(at, _)| at + 1);
+    std::iter::once(0).chain(behind).find(|at| has_token_shape(&word[*at..]))
+}
+
 fn has_token_shape(word: &str) -> bool {
     TOKEN_SHAPES.iter().any(|(start, len)| word.len() >= *len && word.starts_with(start))
 }
@@ -197,6 +208,10 @@ mod tests {
         let redactor = Redactor::built_in();
         let text = "use sk-abcdefghijklmnopqrstuvwxyz0123456789 or Bearer abcdef123456, a basic idea, ask-me";
         assert_eq!(redactor.text(text), "use [redacted] or Bearer [redacted], a basic idea, ask-me");
+        let variables = "PATH=/bin\nOPENAI_API_KEY=sk-abcdefghijklmnopqrstuvwxyz0123456789\nA=b=ghp_abcdefghijklmnopqrstuvwxyz0123\nC=sk-x";
+        let expected = "PATH=/bin\nOPENAI_API_KEY=[redacted]\nA=b=[redacted]\nC=sk-x";
+        assert_eq!(redactor.text(variables), expected);
+        assert_eq!(redactor.text("/v1?key=AIzaabcdefghijklmnopqrstuvwxyz0123456789&a=b"), "/v1?key=[redacted]&a=b");
         let header = "AUTHORIZATION: bearer letters; authorization: Basic dXNlcjpwYXNz, basic dXNlcjpwYXNz";
         assert_eq!(
             redactor.text(header),
