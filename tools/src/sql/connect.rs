@@ -44,6 +44,15 @@ const LIMITS: &str = "SELECT count(pg_catalog.set_config(name, value, true)) \
 const SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', \
     (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(name), ', ') FROM pg_catalog.unnest($1::text[]) name), true)";
 
+/// What a transaction may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Access {
+    /// Read, and nothing else.
+    Read,
+    /// Write too: only to look at a query, which is not run in it.
+    Write,
+}
+
 /// A database, and what may be asked of it.
 pub(super) struct Database {
     options: PgConnectOptions,
@@ -93,7 +102,7 @@ impl Database {
     /// Whether it answers, and the login and the role are fit.
     pub(super) async fn check(&self) -> Result<(), SqlError> {
         let mut lease = self.lease().await?;
-        let begun = self.begin(&mut lease.connection).await;
+        let begun = self.begin(&mut lease.connection, Access::Read).await;
         lease.end(begun.is_ok()).await;
         begun
     }
@@ -102,13 +111,20 @@ impl Database {
     /// closed, and the server ends what runs on it.
     pub(super) async fn transaction(&self) -> Result<Lease<'_>, ToolError> {
         let mut lease = self.lease().await.map_err(ToolError::failed)?;
-        match self.begin(&mut lease.connection).await {
+        match self.begin(&mut lease.connection, Access::Read).await {
             Ok(()) => Ok(lease),
             Err(error) => {
                 lease.end(false).await;
                 Err(ToolError::failed(error))
             }
         }
+    }
+
+    /// Rolls back what the connection's transaction did, and begins another.
+    pub(super) async fn begin_again(&self, connection: &mut PgConnection, access: Access) -> Result<(), ToolError> {
+        let ended = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await;
+        ended.map_err(|error| ToolError::failed(unreachable(error)))?;
+        self.begin(connection, access).await.map_err(ToolError::failed)
     }
 
     async fn lease(&self) -> Result<Lease<'_>, SqlError> {
@@ -141,8 +157,12 @@ impl Database {
         if powers.is_empty() { Ok(connection) } else { Err(SqlError::Powers { login, powers }) }
     }
 
-    async fn begin(&self, connection: &mut PgConnection) -> Result<(), SqlError> {
-        sqlx::raw_sql("BEGIN READ ONLY").execute(&mut *connection).await.map_err(unreachable)?;
+    async fn begin(&self, connection: &mut PgConnection, access: Access) -> Result<(), SqlError> {
+        let begin = match access {
+            Access::Read => "BEGIN READ ONLY",
+            Access::Write => "BEGIN READ WRITE",
+        };
+        sqlx::raw_sql(begin).execute(&mut *connection).await.map_err(unreachable)?;
         let milliseconds = self.statement_timeout.as_millis().to_string();
         sqlx::query(LIMITS)
             .bind(milliseconds)

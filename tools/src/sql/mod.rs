@@ -1,10 +1,14 @@
 //! Tools that read a PostgreSQL database, and cannot change it. Four walls, each of which a statement must pass:
-//! - it is read as words first (`scan`): a query, one, which calls no function that acts (`NOT_HARMLESS`). Functions behind
-//!   views, operators and casts that the database's owner made are not seen: they are the owner's word, not the model's;
+//! - it is read as words first (`scan`): a query, one, which calls no function that acts (`NOT_HARMLESS`); then as
+//!   PostgreSQL reads it (`look`): it runs no such function behind operators, casts, views and the like either;
 //! - it stands where PostgreSQL's grammar takes a query and nothing else: `DECLARE ... CURSOR FOR SELECT ... FROM (it)`,
 //!   by the extended protocol, which takes one statement;
 //! - its transaction is read-only and always rolled back;
 //! - the connection is cleaned by `DISCARD ALL` before it is used again, and closed when anything failed.
+//!
+//! What remains: a function that acts and is declared STABLE or IMMUTABLE is believed; a text that stands for a value of a
+//! composite type runs the checks of its domains while it is read; and on a standby, or without the right TEMPORARY, `look`
+//! knows only the names that stand as attributes.
 //!
 //! The fifth is not ours: what the login may do. A query can go back from `role` to the login, should one of the other
 //! walls fall, so logins that could reach beyond the database (superusers, roles that read files or run programs) are
@@ -13,6 +17,7 @@
 mod answer;
 mod connect;
 mod describe;
+mod look;
 mod query;
 mod scan;
 #[cfg(test)]
@@ -54,8 +59,9 @@ pub struct SqlOptions {
     /// It keeps nobody from reading others: that is what the role's rights are for.
     #[serde(default)]
     pub schemas: Vec<String>,
-    /// Functions that queries may call although they are declared VOLATILE, by name without a schema. Only those that
-    /// change nothing, neither here nor elsewhere.
+    /// Functions that queries may run although they are declared VOLATILE, as any function is of which nothing is said:
+    /// by name without a schema. Only those that change nothing, neither here nor elsewhere. It counts for what a query
+    /// calls, and for what is behind its operators, casts, aggregates, domains, views and row security.
     #[serde(default)]
     pub allow_functions: Vec<String>,
     /// Whether a login is taken that could do more than read: a superuser, or a member of a role that reads files, writes

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::connect::{Database, words};
+use super::look;
 use super::scan::{Scan, scan};
 use crate::{ToolError, ToolOutput};
 
@@ -21,7 +22,7 @@ pub(super) struct Arguments {
 }
 
 /// Functions that are VOLATILE because they tell something new each time, and do nothing else.
-const HARMLESS: [&str; 17] = [
+pub(super) const HARMLESS: [&str; 17] = [
     "clock_timestamp",
     "gen_random_uuid",
     "pg_blocking_pids",
@@ -71,7 +72,7 @@ pub(super) async fn within(database: &Database, scanned: &Scan<'_>) -> Result<To
 }
 
 async fn ask(database: &Database, connection: &mut PgConnection, scanned: &Scan<'_>) -> Result<ToolOutput, ToolError> {
-    refuse_what_acts(database, connection, &scanned.called).await?;
+    refuse(&acting(database, connection, &scanned.called).await?)?;
     // Alone first: it must be a statement by itself, so that nothing of it reaches out of the parentheses below.
     let alone = AssertSqlSafe(scanned.query.to_owned()).into_sql_str();
     let prepared = (&mut *connection).prepare(alone).await.map_err(|error| fault(&error))?;
@@ -83,6 +84,7 @@ async fn ask(database: &Database, connection: &mut PgConnection, scanned: &Scan<
     if columns.is_empty() {
         return Err(ToolError::Arguments("the query gives no columns; select something".to_owned()));
     }
+    refuse(&look::acting(database, connection, scanned.query, &scanned.attributes).await?)?;
     let cursor = AssertSqlSafe(cursor(scanned.query, columns.len(), database.max_bytes));
     sqlx::query(cursor).persistent(false).execute(&mut *connection).await.map_err(|error| fault(&error))?;
     fetch(database, connection, columns).await.map(|answer| answer.to_json().into())
@@ -100,16 +102,17 @@ fn cursor(query: &str, columns: usize, max_bytes: usize) -> String {
     )
 }
 
-async fn refuse_what_acts(
+/// Of the names that the query calls, those of functions that act: known before anything is made of the query.
+async fn acting(
     database: &Database,
     connection: &mut PgConnection,
     called: &[String],
-) -> Result<(), ToolError> {
+) -> Result<Vec<String>, ToolError> {
     if called.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let texts = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
-    let acting: Vec<String> = sqlx::query_scalar(NOT_HARMLESS)
+    sqlx::query_scalar(NOT_HARMLESS)
         .bind(called)
         .bind(&database.allow_functions)
         .bind(texts(&HARMLESS))
@@ -117,14 +120,18 @@ async fn refuse_what_acts(
         .persistent(false)
         .fetch_all(connection)
         .await
-        .map_err(|error| fault(&error))?;
+        .map_err(|error| fault(&error))
+}
+
+fn refuse(acting: &[String]) -> Result<(), ToolError> {
     if acting.is_empty() {
         return Ok(());
     }
     let acting = acting.join(", ");
     Err(ToolError::Arguments(format!(
-        "the query calls {acting}, which may do more than read (it is VOLATILE); do without it. If it only reads, the \
-         owner of the database can declare it STABLE, or name it in the option `allow_functions`"
+        "the query runs {acting}, by name or behind an operator, a cast, a view or the like, which may do more than read \
+         (it is VOLATILE); do without it. If it only reads, the owner of the database can declare it STABLE, or name it in \
+         the option `allow_functions`"
     )))
 }
 

@@ -8,6 +8,8 @@ pub(super) struct Scan<'a> {
     pub(super) query: &'a str,
     /// The names that stand before an opening parenthesis, as PostgreSQL folds them.
     pub(super) called: Vec<String>,
+    /// The names that stand behind a dot, and are not called: columns, or functions of a row (`t.f` is `f(t)`).
+    pub(super) attributes: Vec<String>,
 }
 
 /// The longest query, in bytes.
@@ -29,7 +31,7 @@ pub(super) fn scan(text: &str) -> Result<Scan<'_>, String> {
         return Err("the query contains U+0000".to_owned());
     }
     let mut words = Words { text, at: 0 };
-    let (mut called, mut end, mut first) = (Vec::new(), None, None);
+    let (mut called, mut attributes, mut end, mut first) = (Vec::new(), Vec::new(), None, None);
     let mut before: Option<Word> = None;
     while let Some((start, word)) = words.next()? {
         if end.is_some() && word != Word::Semicolon {
@@ -38,6 +40,7 @@ pub(super) fn scan(text: &str) -> Result<Scan<'_>, String> {
         match (&word, before) {
             (Word::Semicolon, _) => end = end.or(Some(start)),
             (Word::Open, Some(Word::Name(name))) if !called.contains(&name) => called.push(name),
+            (Word::Name(name), Some(Word::Dot)) if !attributes.contains(name) => attributes.push(name.clone()),
             // The parts of a string in several lines are one string, whose rules are the first part's.
             (Word::Text, Some(Word::Text)) => {
                 return Err("two strings stand side by side; join them by ||".to_owned());
@@ -57,7 +60,7 @@ pub(super) fn scan(text: &str) -> Result<Scan<'_>, String> {
     if called.iter().any(|name| name == "treat") {
         return Err("TREAT is not allowed; use CAST".to_owned());
     }
-    Ok(Scan { query: text[..end.unwrap_or(text.len())].trim(), called })
+    Ok(Scan { query: text[..end.unwrap_or(text.len())].trim(), called, attributes })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +71,7 @@ enum Word {
     Text,
     Open,
     Semicolon,
+    Dot,
     /// Numbers, operators, other punctuation.
     Other,
 }
@@ -93,6 +97,7 @@ impl Words<'_> {
                 match letter {
                     '(' => Word::Open,
                     ';' => Word::Semicolon,
+                    '.' => Word::Dot,
                     _ => Word::Other,
                 }
             }

@@ -217,20 +217,113 @@ async fn the_other_walls_hold_alone() {
     prepare(admin).await;
     let database = Database::new(&options).unwrap();
     let before = state(admin).await;
-    let left = Scan { query: LEFT, called: Vec::new() };
+    let left = Scan { query: LEFT, called: Vec::new(), attributes: Vec::new() };
     let clean = query::within(&database, &left).await.unwrap();
     for statement in STATEMENTS {
-        let answer = query::within(&database, &Scan { query: statement, called: Vec::new() }).await;
+        let answer =
+            query::within(&database, &Scan { query: statement, called: Vec::new(), attributes: Vec::new() }).await;
         assert!(matches!(answer, Err(ToolError::Arguments(_))), "{statement}: {answer:?}");
         assert_eq!(query::within(&database, &left).await.unwrap(), clean, "{statement}");
         assert_eq!(state(admin).await, before, "{statement}");
     }
+    let volatile = "SELECT DISTINCT proname::text FROM pg_proc WHERE provolatile = 'v'";
+    options.allow_functions = sqlx::query_scalar(volatile).fetch_all(admin).await.unwrap();
+    let database = Database::new(&options).unwrap();
     for statement in CALLS {
         // Some of these are answered; it is what they leave that counts.
-        let answer = query::within(&database, &Scan { query: statement, called: Vec::new() }).await;
+        let answer =
+            query::within(&database, &Scan { query: statement, called: Vec::new(), attributes: Vec::new() }).await;
         assert_eq!(query::within(&database, &left).await.unwrap(), clean, "{statement}: {answer:?}");
         assert_eq!(state(admin).await, before, "{statement}");
     }
+}
+
+/// Ways to run a function without calling it by its name. `act` is VOLATILE, and would be seen by the lock it takes.
+const BEHIND: &str = "
+    CREATE FUNCTION act(n int) RETURNS int LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_lock(n); RETURN n; END';
+    CREATE FUNCTION reads(n int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN n; END';
+    CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a');
+    CREATE FUNCTION touch(t) RETURNS int LANGUAGE sql AS 'SELECT act(1)';
+    CREATE FUNCTION look(t) RETURNS int LANGUAGE sql STABLE AS 'SELECT 7';
+    CREATE FUNCTION is_so(int, int) RETURNS bool LANGUAGE sql AS 'SELECT act(1) = 1';
+    CREATE OPERATOR @@@ (LEFTARG = int, RIGHTARG = int, FUNCTION = is_so);
+    CREATE FUNCTION step(int, int) RETURNS int LANGUAGE sql AS 'SELECT act(1)';
+    CREATE AGGREGATE all_of (int) (SFUNC = step, STYPE = int, INITCOND = '0');
+    CREATE TYPE pair AS (a int);
+    CREATE FUNCTION to_int(pair) RETURNS int LANGUAGE sql AS 'SELECT act(1)'; CREATE CAST (pair AS int) WITH FUNCTION to_int(pair);
+    CREATE FUNCTION to_text(pair) RETURNS date LANGUAGE sql AS 'SELECT act(1); SELECT current_date';
+    CREATE CAST (pair AS date) WITH FUNCTION to_text(pair) AS IMPLICIT;
+    CREATE FUNCTION fits(int) RETURNS bool LANGUAGE sql AS 'SELECT act(1) = 1';
+    CREATE DOMAIN careful AS int CHECK (fits(value)); CREATE DOMAIN more_careful AS careful;
+    CREATE TABLE kept (n careful);
+    CREATE VIEW behind AS SELECT act(1) AS x; CREATE VIEW far_behind AS SELECT x + 1 AS y FROM behind;
+    CREATE VIEW fine AS SELECT reads(1) AS x, random() < 2 AS y;
+    CREATE TABLE guarded (n int); INSERT INTO guarded VALUES (1); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY mine ON guarded FOR SELECT USING (act(n) = n);
+    GRANT SELECT ON t, kept, behind, far_behind, fine, guarded TO reader;";
+
+#[tokio::test]
+async fn what_acts_is_found_behind_other_things_than_its_name() {
+    let asked = Asked::new(|_| {}).await;
+    let admin = &asked.base.admin;
+    prepare(admin).await;
+    run(admin, BEHIND).await;
+    let before = state(admin).await;
+    for (query, function) in [
+        ("SELECT t.touch FROM t", "touch"),
+        ("SELECT (q.t).touch FROM (SELECT t FROM t) q", "touch"),
+        ("SELECT 1 @@@ 2", "is_so"),
+        ("SELECT 1 OPERATOR(public.@@@) 2", "is_so"),
+        ("SELECT 1 @@@ ANY (ARRAY[1, 2])", "is_so"),
+        ("SELECT 1 WHERE (1, 2) IN (SELECT 1, 2 WHERE 3 @@@ 4)", "is_so"),
+        ("SELECT all_of(id) FROM t", "step"),
+        ("SELECT all_of(id) OVER (ORDER BY id) FROM t", "step"),
+        ("SELECT ROW(1)::pair::int", "to_int"),
+        ("SELECT CAST(ROW(1)::pair AS int) AS x", "to_int"),
+        ("SELECT current_date = ROW(1)::pair", "to_text"),
+        ("SELECT 5::careful", "fits"),
+        ("SELECT 5::more_careful", "fits"),
+        ("SELECT ARRAY[5]::careful[]", "fits"),
+        ("SELECT * FROM behind", "act"),
+        ("WITH x AS (TABLE far_behind) SELECT * FROM x", "act"),
+        ("SELECT (SELECT y FROM far_behind LIMIT 1)", "act"),
+        ("SELECT n FROM guarded", "act"),
+    ] {
+        let fault = asked.query(query).await.unwrap_err();
+        let words = format!("the query runs {function}, ");
+        assert!(matches!(&fault, ToolError::Arguments(said) if said.contains(&words)), "{query}: {fault}");
+        assert_eq!(state(admin).await, before, "{query}");
+    }
+    for (query, rows) in [
+        ("SELECT t.look, t.v FROM t", json!([[7, "a"]])),
+        ("SELECT x, y FROM fine", json!([[1, true]])),
+        ("SELECT n FROM kept", json!([])),
+        ("SELECT ROW(1)::pair, ':funcid 1' AS \":funcid 5\" FROM t", json!([[{"a": 1}, ":funcid 1"]])),
+        ("SELECT count(*) > 0 FROM pg_locks", json!([[true]])),
+    ] {
+        assert_eq!(asked.rows(query).await, rows, "{query}");
+    }
+    let clean = asked.rows(LEFT).await;
+    assert!(
+        clean.to_string().starts_with(r#"[["reader","reader","on","#),
+        "it reads in a read-only transaction: {clean}"
+    );
+}
+
+#[tokio::test]
+async fn without_the_right_to_look_names_are_looked_at() {
+    let asked = Asked::new(|_| {}).await;
+    let admin = &asked.base.admin;
+    prepare(admin).await;
+    run(admin, BEHIND).await;
+    let take = "DO $$ BEGIN EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()); END $$";
+    run(admin, take).await;
+    let before = state(admin).await;
+    for query in ["SELECT t.touch FROM t", "SELECT (t) . \"touch\" FROM t", "SELECT touch(t) FROM t", "SELECT act(1)"] {
+        assert!(matches!(asked.query(query).await, Err(ToolError::Arguments(_))), "{query}");
+        assert_eq!(state(admin).await, before, "{query}");
+    }
+    assert_eq!(asked.rows("SELECT t.look, t.v FROM t").await, json!([[7, "a"]]));
 }
 
 #[tokio::test]
