@@ -94,14 +94,24 @@ impl Database {
         })
     }
 
-    /// The longest a call may take.
+    /// A place among the few that use a connection at a time.
+    ///
+    /// # Errors
+    /// When none becomes free for as long as one call may take.
+    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>, SqlError> {
+        let closed = |_| SqlError::Unreachable("it is no longer used".to_owned());
+        let free = timeout(self.patience(), self.permits.acquire()).await;
+        free.map_err(|_| SqlError::Busy { connections: CONNECTIONS })?.map_err(closed)
+    }
+
+    /// The longest a call may take once it has a connection, and the longest it waits for one.
     pub(super) fn patience(&self) -> Duration {
         self.statement_timeout + GRACE
     }
 
     /// Whether it answers, and the login and the role are fit.
     pub(super) async fn check(&self) -> Result<(), SqlError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(self.permit().await?).await?;
         let begun = self.begin(&mut lease.connection, Access::Read).await;
         lease.end(begun.is_ok()).await;
         begun
@@ -109,8 +119,8 @@ impl Database {
 
     /// A connection with a read-only transaction on it. When the lease is dropped instead of ended, the connection is
     /// closed, and the server ends what runs on it.
-    pub(super) async fn transaction(&self) -> Result<Lease<'_>, ToolError> {
-        let mut lease = self.lease().await.map_err(ToolError::failed)?;
+    pub(super) async fn transaction<'a>(&'a self, permit: SemaphorePermit<'a>) -> Result<Lease<'a>, ToolError> {
+        let mut lease = self.lease(permit).await.map_err(ToolError::failed)?;
         match self.begin(&mut lease.connection, Access::Read).await {
             Ok(()) => Ok(lease),
             Err(error) => {
@@ -127,9 +137,7 @@ impl Database {
         self.begin(connection, access).await.map_err(ToolError::failed)
     }
 
-    async fn lease(&self) -> Result<Lease<'_>, SqlError> {
-        let closed = |_| SqlError::Unreachable("it is no longer used".to_owned());
-        let permit = self.permits.acquire().await.map_err(closed)?;
+    async fn lease<'a>(&'a self, permit: SemaphorePermit<'a>) -> Result<Lease<'a>, SqlError> {
         loop {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(mut connection) = kept else { break };

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sqlx::postgres::PgConnection;
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::connect::Database;
@@ -45,16 +46,21 @@ const MAX_COMMENT: usize = 200;
 type Line = (String, String, String, Option<String>, String, String, bool, Option<String>, Option<String>);
 
 pub(super) async fn describe(database: &Database, arguments: &Arguments) -> Result<ToolOutput, ToolError> {
+    let permit = database.permit().await.map_err(ToolError::failed)?;
     let patience = database.patience();
     let late = |_| Err(ToolError::failed(format!("no answer for {} seconds", patience.as_secs())));
-    timeout(patience, within(database, arguments.table.as_deref())).await.unwrap_or_else(late)
+    timeout(patience, within(database, permit, arguments.table.as_deref())).await.unwrap_or_else(late)
 }
 
-async fn within(database: &Database, table: Option<&str>) -> Result<ToolOutput, ToolError> {
+async fn within(
+    database: &Database,
+    permit: SemaphorePermit<'_>,
+    table: Option<&str>,
+) -> Result<ToolOutput, ToolError> {
     if table.is_some_and(|name| name.contains('\0')) {
         return Err(ToolError::Arguments("the name of the table contains U+0000".to_owned()));
     }
-    let mut lease = database.transaction().await?;
+    let mut lease = database.transaction(permit).await?;
     let lines = columns(database, &mut lease.connection, table).await;
     lease.end(lines.is_ok()).await;
     let lines = lines.map_err(|error| fault(&error))?;
@@ -73,16 +79,24 @@ async fn columns(
     asked.fetch_all(connection).await
 }
 
-/// A paragraph for each table, as many as fit.
+/// What is said where not all fits.
+const MORE: &str = "[there is more than fits; ask for a table by its name]\n";
+
+/// A paragraph for each table, as many as fit, with a word about the others.
 fn told(lines: &[Line], max_bytes: usize) -> String {
     let mut told = String::new();
+    let mut room_for_more = 0;
     for table in lines.chunk_by(|one, other| (&one.0, &one.1) == (&other.0, &other.1)) {
         let paragraph = paragraph(table);
         if told.len() + paragraph.len() > max_bytes {
-            told.push_str("[there is more than fits; ask for a table by its name]\n");
+            told.truncate(room_for_more);
+            told.push_str(MORE);
             break;
         }
         told.push_str(&paragraph);
+        if told.len() + MORE.len() <= max_bytes {
+            room_for_more = told.len();
+        }
     }
     told
 }

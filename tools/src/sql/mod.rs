@@ -52,7 +52,8 @@ pub struct SqlOptions {
     /// The most rows of one answer; 100 unless said.
     #[serde(default = "max_rows")]
     pub max_rows: NonZeroU32,
-    /// The most bytes of one answer; 65,536 (64 KiB) unless said, at most 16,777,216.
+    /// The most bytes of one answer, with a word about what did not fit; 65,536 (64 KiB) unless said, at most 16,777,216.
+    /// One of less than 512 is not held to exactly: that word alone takes up to 256.
     #[serde(default = "max_result_bytes")]
     pub max_result_bytes: NonZeroU32,
     /// The schemas that are described, and searched for names without a schema; all that the role may use unless said.
@@ -113,6 +114,12 @@ pub enum SqlError {
         given: u32,
         /// What it may be.
         most: u32,
+    },
+    /// Other calls use all connections, and none came free.
+    #[error("all {connections} connections to the database are busy with other queries; try again later")]
+    Busy {
+        /// How many there are at a time.
+        connections: usize,
     },
     /// It does not answer, or does not let us in.
     #[error("the database cannot be reached: {0}; check its URL, and that it runs and lets this server in")]
@@ -193,7 +200,7 @@ impl ToolSource for SqlSource {
 
 fn tools(options: &SqlOptions, database: &Arc<Database>) -> Vec<Arc<dyn Tool>> {
     // Longer than what we wait ourselves, so that our own words arrive.
-    let timeout = database.patience() + Duration::from_secs(5);
+    let timeout = database.patience() * 2 + Duration::from_secs(5);
     let (rows, seconds) = (options.max_rows, options.statement_timeout_seconds);
     let asks = format!(
         "Runs one read-only query (SELECT, WITH, VALUES or TABLE) on a PostgreSQL database, for at most {seconds} seconds. \

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Column as _, Executor as _, SqlSafeStr as _, Statement as _};
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::answer::Answer;
@@ -59,13 +60,18 @@ const FETCHED: usize = 20;
 
 pub(super) async fn query(database: &Database, arguments: &Arguments) -> Result<ToolOutput, ToolError> {
     let scanned = scan(&arguments.sql).map_err(ToolError::Arguments)?;
+    let permit = database.permit().await.map_err(ToolError::failed)?;
     let patience = database.patience();
     let late = |_| Err(ToolError::failed(format!("no answer for {} seconds; ask for less", patience.as_secs())));
-    timeout(patience, within(database, &scanned)).await.unwrap_or_else(late)
+    timeout(patience, within(database, permit, &scanned)).await.unwrap_or_else(late)
 }
 
-pub(super) async fn within(database: &Database, scanned: &Scan<'_>) -> Result<ToolOutput, ToolError> {
-    let mut lease = database.transaction().await?;
+pub(super) async fn within(
+    database: &Database,
+    permit: SemaphorePermit<'_>,
+    scanned: &Scan<'_>,
+) -> Result<ToolOutput, ToolError> {
+    let mut lease = database.transaction(permit).await?;
     let answer = ask(database, &mut lease.connection, scanned).await;
     lease.end(answer.is_ok()).await;
     answer
@@ -136,7 +142,7 @@ fn refuse(acting: &[String]) -> Result<(), ToolError> {
 }
 
 async fn fetch(database: &Database, connection: &mut PgConnection, columns: Vec<String>) -> Result<Answer, ToolError> {
-    let mut answer = Answer::new(columns, database.max_rows, database.max_bytes);
+    let mut answer = Answer::new(columns, database.max_rows, database.max_bytes)?;
     loop {
         let rows = sqlx::query_scalar(FETCH).persistent(false).fetch_all(&mut *connection).await;
         let rows: Vec<String> = rows.map_err(|error| fault(&error))?;

@@ -218,12 +218,20 @@ async fn the_other_walls_hold_alone() {
     let database = Database::new(&options).unwrap();
     let before = state(admin).await;
     let left = Scan { query: LEFT, called: Vec::new(), attributes: Vec::new() };
-    let clean = query::within(&database, &left).await.unwrap();
+    let clean = query::within(&database, database.permit().await.unwrap(), &left).await.unwrap();
     for statement in STATEMENTS {
-        let answer =
-            query::within(&database, &Scan { query: statement, called: Vec::new(), attributes: Vec::new() }).await;
+        let answer = query::within(
+            &database,
+            database.permit().await.unwrap(),
+            &Scan { query: statement, called: Vec::new(), attributes: Vec::new() },
+        )
+        .await;
         assert!(matches!(answer, Err(ToolError::Arguments(_))), "{statement}: {answer:?}");
-        assert_eq!(query::within(&database, &left).await.unwrap(), clean, "{statement}");
+        assert_eq!(
+            query::within(&database, database.permit().await.unwrap(), &left).await.unwrap(),
+            clean,
+            "{statement}"
+        );
         assert_eq!(state(admin).await, before, "{statement}");
     }
     let volatile = "SELECT DISTINCT proname::text FROM pg_proc WHERE provolatile = 'v'";
@@ -231,9 +239,17 @@ async fn the_other_walls_hold_alone() {
     let database = Database::new(&options).unwrap();
     for statement in CALLS {
         // Some of these are answered; it is what they leave that counts.
-        let answer =
-            query::within(&database, &Scan { query: statement, called: Vec::new(), attributes: Vec::new() }).await;
-        assert_eq!(query::within(&database, &left).await.unwrap(), clean, "{statement}: {answer:?}");
+        let answer = query::within(
+            &database,
+            database.permit().await.unwrap(),
+            &Scan { query: statement, called: Vec::new(), attributes: Vec::new() },
+        )
+        .await;
+        assert_eq!(
+            query::within(&database, database.permit().await.unwrap(), &left).await.unwrap(),
+            clean,
+            "{statement}: {answer:?}"
+        );
         assert_eq!(state(admin).await, before, "{statement}");
     }
 }

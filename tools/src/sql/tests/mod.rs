@@ -157,6 +157,21 @@ async fn many_calls_share_two_connections_and_dead_ones_are_replaced() {
 }
 
 #[tokio::test]
+async fn a_call_that_only_waited_for_others_says_so() {
+    let asked = Asked::new(|options| options.statement_timeout_seconds = NonZeroU32::MIN).await;
+    let mut options = SqlOptions::new(asked.base.url("reader"));
+    options.statement_timeout_seconds = NonZeroU32::MIN;
+    let database = Arc::new(Database::new(&options).unwrap());
+    let tools = tools(&options, &database);
+    let busy = [database.permit().await.unwrap(), database.permit().await.unwrap()];
+    let ask = async || tools[0].call(context(), arguments(json!({"sql": "SELECT 1"}))).await;
+    let fault = ask().await.unwrap_err().to_string();
+    assert!(fault.contains("all 2 connections") && fault.contains("try again"), "{fault}");
+    drop(busy);
+    assert!(ask().await.is_ok());
+}
+
+#[tokio::test]
 async fn the_database_is_described() {
     let asked = Asked::new(|_| {}).await;
     let all = asked.call("describe_database", json!({})).await.unwrap();
