@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use daybook_domain::tool::ToolSpec;
 use serde_json::{Map, Value};
 
+use crate::text::renamed;
 use crate::{Tool, ToolContext, ToolError, ToolOutput};
 
 struct Altered {
@@ -24,11 +25,13 @@ impl Tool for Altered {
     }
 
     fn check(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
-        self.inner.check(arguments)
+        let checked = self.inner.check(arguments);
+        checked.map_err(|fault| renamed(fault, &self.inner.spec().name, &self.spec.name))
     }
 
     async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
-        self.inner.call(context, arguments).await
+        let called = self.inner.call(context, arguments).await;
+        called.map_err(|fault| renamed(fault, &self.inner.spec().name, &self.spec.name))
     }
 }
 
@@ -68,6 +71,8 @@ mod tests {
         let (run, session) = (RunId::parse("r").unwrap(), SessionId::parse("s").unwrap());
         let context = ToolContext::new(run, session, None, "c".to_owned(), "k".to_owned(), Map::new());
         let arguments = Map::from_iter([("expression".to_owned(), Value::from("1+1"))]);
-        assert_eq!(tool.call(context, arguments).await.unwrap().text, "2");
+        assert_eq!(tool.call(context.clone(), arguments).await.unwrap().text, "2");
+        let fault = tool.call(context, Map::new()).await.unwrap_err().to_string();
+        assert!(fault.starts_with("math_calculator was not called: "), "{fault}");
     }
 }

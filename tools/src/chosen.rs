@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::text::renamed;
 use crate::{SourceError, Tool, ToolContext, ToolError, ToolOutput};
 
 /// The longest name of a tool, in characters: what providers of models take.
@@ -324,11 +325,13 @@ impl Tool for Changed {
     }
 
     fn check(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
-        self.tool.check(arguments)
+        let checked = self.tool.check(arguments);
+        checked.map_err(|fault| renamed(fault, &self.tool.spec().name, &self.spec.name))
     }
 
     async fn call(&self, context: ToolContext, arguments: Map<String, Value>) -> Result<ToolOutput, ToolError> {
-        self.tool.call(context, arguments).await
+        let called = self.tool.call(context, arguments).await;
+        called.map_err(|fault| renamed(fault, &self.tool.spec().name, &self.spec.name))
     }
 }
 

@@ -63,6 +63,8 @@ async fn the_allowed_ones_are_taken_under_their_prefix_and_can_be_called() {
     assert_eq!(names(&taken), ["mail_send_email", "mail_delete_file"], "in the order of the source");
     let output = taken[0].call(context(), arguments(json!({"to_address": "a@b", "text": "hi"}))).await.unwrap();
     assert_eq!(output.text, "a@b: hi");
+    let fault = taken[0].call(context(), arguments(json!({"to": "a@b"}))).await.unwrap_err().to_string();
+    assert!(fault.starts_with("mail_send_email was not called: "), "{fault}");
     assert_eq!(names(&choose("mail", tools(), &choice(json!({"deny": ["read_file"]}))).unwrap()).len(), 2);
 }
 

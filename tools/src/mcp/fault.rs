@@ -78,6 +78,10 @@ fn of_transport(fault: &DynamicTransportError) -> Fault {
             Fault::broken(format!("nothing answers at the address{}: is the server running?", root(fault)))
         }
         StreamableHttpError::Client(fault) => Fault::broken(format!("the server did not answer{}", root(fault))),
+        StreamableHttpError::UnexpectedContentType(kind) => Fault::broken(format!(
+            "the server answered {}, and not with the Model Context Protocol: is `url` the address of an MCP server?",
+            kind.as_ref().map_or("without a content type".to_owned(), |kind| format!("with {}", shortened(kind, 100)))
+        )),
         // A server that knows no 404 for this says so when it was started anew.
         StreamableHttpError::UnexpectedServerResponse(words) => {
             Fault::broken(format!("the server did not take the request: {}", shortened(words, 300)))

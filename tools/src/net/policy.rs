@@ -129,7 +129,9 @@ impl Policy {
         }
         if self.hosts.as_ref().is_some_and(|hosts| !hosts.iter().any(|host| host.matches(url))) {
             let host = url.host_str().unwrap_or_default();
-            return Err(NetError::Refused(format!("the host {host} is not among the hosts that may be asked")));
+            // With the port, which may be all that is wrong.
+            let port = url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
+            return Err(NetError::Refused(format!("{host}{port} is not among the hosts that may be asked")));
         }
         let address = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::from(address),

@@ -161,6 +161,6 @@ async fn a_server_of_another_kind_is_told() {
         listed = source.tools() => listed.err().unwrap().to_string(),
         () = serve => unreachable!(),
     };
-    assert!(fault.contains("test: "), "{fault}");
+    assert!(fault.contains("test: ") && fault.contains("answered with text/html, and not"), "{fault}");
     source.close().await;
 }
