@@ -210,7 +210,7 @@ async fn a_source_that_does_not_answer_ends_the_start_unless_it_is_optional() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/tests/mcp_scripted.py");
     let line = format!("exec python3 {} plain {}\n", script.display(), pids(&world).display());
     std::fs::write(&program, line).unwrap();
-    server.logged("the tools of a source are others now").await;
+    server.logged("the tools of a source are others now; new runs use them source=\"late\"").await;
     assert_eq!(run(&server.api, &Script::say(&["ok"]), "after ").await["content"], "ok");
     assert_eq!(offered(&world, "after "), ["call", "current_time"]);
     server.logged("optional source").await;
