@@ -10,6 +10,7 @@ use daybook_domain::run::{
 };
 use daybook_store::{CommandKey, Expected, StreamWrite};
 
+use crate::approvals::withdrawn;
 use crate::engine::{Engine, Outcome};
 use crate::error::ExecuteError;
 use crate::fork::fork_run;
@@ -32,7 +33,7 @@ pub(crate) async fn continue_run(
         if command.fork || command.regenerate {
             return fork_run(engine, envelope, &run, command).await;
         }
-        let answers = read_answers(&run.state, &command.answers, &inner.redactor)?;
+        let answers = read_answers(&run, &command.answers, &inner.redactor)?;
         if run.state.status != RunStatus::Paused {
             return if let Some(outcome) = joined(&run, &command, &answers)? {
                 Ok(outcome)
@@ -43,7 +44,7 @@ pub(crate) async fn continue_run(
         if answers.is_empty() {
             return Err(ExecuteError::Unanswered(silence(&run.state)));
         }
-        match settle(engine, envelope, run, &command, answers).commit().await {
+        match settle(engine, envelope, run, &command, answers).await?.commit().await {
             Err(Unsettled::Conflict) => {}
             Err(Unsettled::Refused(error)) => return Err(error),
             // The same key with the same answers: what they came to then.
@@ -57,18 +58,25 @@ pub(crate) async fn continue_run(
     Err(ExecuteError::Contended)
 }
 
-fn settle<'a>(
+async fn settle<'a>(
     engine: &'a Engine,
     envelope: &'a Envelope,
     run: Standing,
     command: &ContinueRun,
     answers: Vec<RequirementResolved>,
-) -> Settlement<'a> {
+) -> Result<Settlement<'a>, ExecuteError> {
     let inner = &engine.inner;
     let at_ms = inner.now_ms();
     let stamped = |resolved| RequirementResolved { by: envelope.principal.name.clone(), at_ms, ..resolved };
     let answers: Vec<RequirementResolved> = answers.into_iter().map(stamped).collect();
-    let beside = answers.iter().filter_map(|resolved| audit(engine, envelope, &run, resolved)).collect();
+    let mut beside: Vec<StreamWrite> =
+        answers.iter().filter_map(|resolved| audit(engine, envelope, &run, resolved)).collect();
+    for asked in answers.iter().filter_map(|resolved| run.state.tool(&resolved.call_id)?.asked.as_ref()) {
+        // How it ended is known now: nobody need decide whether it runs again.
+        if let Some(id) = &asked.approval {
+            beside.extend(withdrawn(inner, envelope.log_id, id).await?);
+        }
+    }
     let key = envelope.idempotency_key.clone().map(|key| CommandKey {
         principal: envelope.principal.name.clone(),
         route: format!("{}:runs/{}:continue", command.component, command.run_id),
@@ -77,7 +85,7 @@ fn settle<'a>(
         resource: command.run_id.to_string(),
     });
     let answers = answers.into_iter().map(RunEvent::RequirementResolved).collect();
-    Settlement { inner, envelope, run, answers, beside, mode: command.mode, key }
+    Ok(Settlement { inner, envelope, run, answers, beside, mode: command.mode, key })
 }
 
 /// The answers that say something new.
@@ -85,11 +93,11 @@ fn settle<'a>(
 /// # Errors
 /// [`AnswerError`] for the first that does not fit.
 fn read_answers(
-    state: &RunState,
+    run: &Standing,
     answers: &[Answer],
     redactor: &Redactor,
 ) -> Result<Vec<RequirementResolved>, AnswerError> {
-    let mut state = state.clone();
+    let mut state = run.state.clone();
     let mut all = Vec::new();
     for answer in answers {
         let tool = state.tool(&answer.call_id).ok_or_else(|| AnswerError::NoSuchCall(answer.call_id.clone()))?;
@@ -101,7 +109,8 @@ fn read_answers(
             }
             return Err(AnswerError::Answered(answer.call_id.clone()));
         }
-        if asked.approval.is_some() {
+        let required = || run.config.tools.iter().any(|spec| spec.name == tool.call.name && spec.needs_approval());
+        if is_for_an_approval(asked, given.decision, required) {
             return Err(AnswerError::NeedsApproval);
         }
         let mut values = given.values.clone();
@@ -124,6 +133,16 @@ fn read_answers(
         all.push(resolved);
     }
     Ok(all)
+}
+
+/// Whether only an approval says this. The result of a call that may have run was allowed with the call, and runs
+/// nothing; a pause that an earlier version recorded names no approval for running it again.
+fn is_for_an_approval(asked: &Requirement, decision: Decision, required: impl Fn() -> bool) -> bool {
+    match (asked.kind, decision) {
+        (RequirementKind::UnknownOutcome, Decision::Executed) => false,
+        (RequirementKind::UnknownOutcome, Decision::RunAgain) => asked.approval.is_some() || required(),
+        _ => asked.approval.is_some(),
+    }
 }
 
 /// What is told to who answered nothing: silence is neither consent nor rejection.

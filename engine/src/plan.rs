@@ -9,7 +9,7 @@ use daybook_domain::redact::REDACTED;
 use daybook_domain::run::{
     Ending, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed,
     RunPaused, RunStage, RunState, RunStatus, RunSucceeded, ToolCallRequested, ToolOutcome, ToolOutcomeUnknown,
-    ToolRecord, needed,
+    ToolRecord, after_a_crash, needed,
 };
 use daybook_domain::session::{SessionEvent, SessionRunEnded};
 use daybook_domain::tool::{Effect, ToolSpec};
@@ -225,16 +225,13 @@ impl Planner<'_> {
 
     /// Asks about `calls`, and about those whose outcome nobody knows.
     fn pause(&self, state: &RunState, calls: Vec<(Requirement, ToolRecord)>) -> Plan {
-        let unknown = |tool: &&ToolRecord| tool.outcome == Some(ToolOutcome::Unknown);
-        let unknown = state.tools.iter().filter(unknown).map(|tool| &tool.call.id);
-        let mut requirements: Vec<Requirement> =
-            unknown.map(|id| Requirement::new(id, RequirementKind::UnknownOutcome)).collect();
-        let mut approvals = Vec::new();
-        for (mut requirement, tool) in calls {
-            if requirement.kind == RequirementKind::Confirmation
-                && let Some(approval) = self.approval(state, &mut requirement, &tool)
-            {
-                approvals.push(approval);
+        let unknown = state.tools.iter().filter(|tool| tool.outcome == Some(ToolOutcome::Unknown));
+        let again = |tool: &ToolRecord| (after_a_crash(self.spec(&tool.call.name), &tool.call.id), tool.clone());
+        let (mut requirements, mut approvals) = (Vec::new(), Vec::new());
+        for (mut requirement, tool) in unknown.map(again).chain(calls) {
+            // The approval that a call had was for one call: to run it again needs another.
+            if requirement.kind.lets_run() {
+                approvals.extend(self.approval(state, &mut requirement, &tool));
             }
             requirements.push(requirement);
         }

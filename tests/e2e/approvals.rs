@@ -121,10 +121,19 @@ async fn a_kill_between_the_start_of_an_approved_call_and_its_result_never_runs_
     assert_eq!((calls("ask_pure").len(), calls("ask_idempotent").len(), calls("ask_unsafe").len()), (2, 2, 1));
     assert_eq!(calls("ask_idempotent")[0], calls("ask_idempotent")[1], "with the same key");
     assert_eq!(seen["requirements"][0]["kind"], "unknown_outcome");
-    // The approval was for one call. Whether it is made again, a person says.
-    let (status, _) = go_on(&server, run, tool, &json!([])).await;
-    assert_eq!((status, calls("ask_unsafe").len()), (400, 1));
+    assert!(text(&seen["content"]).contains("may have run already"), "{seen}");
+    // The approval was for one call. Whether it is made again, another says.
     let mut call = seen["tools"][0].clone();
+    let again = text(&call["approval_id"]).to_owned();
+    assert_eq!(server.api.ok("/approvals/count").await, json!({"count": 1}));
+    let listed = server.api.ok("/approvals?status=pending&pause_type=unknown_outcome").await;
+    assert_eq!((&listed["data"][0]["id"], &listed["data"][0]["tool_name"]), (&json!(again), &json!(tool)), "{listed}");
+    for (confirmed, refused) in [(Value::Null, 400), (json!(true), 403), (json!(false), 403)] {
+        call["confirmed"] = confirmed;
+        assert_eq!(go_on(&server, run, tool, &json!([call])).await.0, refused);
+    }
+    assert_eq!(calls("ask_unsafe").len(), 1);
+    call["confirmed"] = Value::Null;
     call["result"] = json!("it was done");
     let (status, ended) = go_on(&server, run, tool, &json!([call])).await;
     assert_eq!((status, &ended["status"]), (200, &json!("COMPLETED")));

@@ -23,8 +23,8 @@ pub use event::{
 };
 pub use next::{Ending, Next};
 pub use requirement::{
-    Answer, AnswerError, Choice, Decision, Given, InputField, Question, REJECTED, Requirement, RequirementKind, needed,
-    questions,
+    Answer, AnswerError, Choice, Decision, Given, InputField, Question, REJECTED, Requirement, RequirementKind,
+    after_a_crash, needed, questions,
 };
 pub use state::{RunState, RunStatus};
 pub use tools::{ToolOutcome, ToolRecord};

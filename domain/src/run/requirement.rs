@@ -49,6 +49,11 @@ pub enum RequirementKind {
 }
 
 impl RequirementKind {
+    /// Whether the answer to it lets a tool run: where an approval is required, the approval is that answer.
+    pub fn lets_run(self) -> bool {
+        matches!(self, Self::Confirmation | Self::UnknownOutcome)
+    }
+
     /// The kind on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -189,7 +194,7 @@ pub enum AnswerError {
         "the arguments of {0} are not those that were asked about: reject the call with a note that says what to change"
     )]
     OtherArguments(String),
-    /// Only an approval answers it.
+    /// Only an approval answers it: nobody else lets the call run, or rejects it.
     #[error("This run requires admin approval before it can be continued")]
     NeedsApproval,
     /// It was answered before, otherwise; the first answer wins.
@@ -364,6 +369,12 @@ pub fn needed(spec: &ToolSpec, tool: &ToolRecord) -> Option<Requirement> {
         }
         _ => None,
     }
+}
+
+/// What must be asked about a call whose outcome nobody knows; `spec` is its tool, where it is known.
+pub fn after_a_crash(spec: Option<&ToolSpec>, call_id: &str) -> Requirement {
+    let audited = spec.is_some_and(audited);
+    Requirement { audited, ..Requirement::new(call_id, RequirementKind::UnknownOutcome) }
 }
 
 fn audited(spec: &ToolSpec) -> bool {

@@ -180,13 +180,23 @@ pub(crate) fn requirement(run: &RunId, tool: &ToolRecord, told: Told) -> Value {
         .done()
 }
 
-/// What a paused run says when its model said nothing; nothing where the wait is to be silent.
-pub(crate) fn paused_words(requirements: &[Requirement]) -> &'static str {
+/// What a paused run says of calls that a crash hid.
+const MAY_HAVE_RUN: &str =
+    "A tool may have run already: nobody knows how it ended, and whether it runs again is for a person to say.";
+
+/// What a paused run says when its model said nothing; nothing where the wait is to be silent. `open` are those of the
+/// requirements that nobody has answered.
+pub(crate) fn paused_words<'a>(
+    requirements: &[Requirement],
+    mut open: impl Iterator<Item = &'a Requirement>,
+) -> &'static str {
     let spoken = requirements.iter().rev().find(|needed| !needed.silent);
+    if open.any(|needed| needed.kind == RequirementKind::UnknownOutcome) {
+        return MAY_HAVE_RUN;
+    }
     match spoken.map(|needed| needed.kind) {
-        Some(RequirementKind::Confirmation | RequirementKind::UnknownOutcome) => {
-            "I have tools to execute, but I need confirmation."
-        }
+        Some(RequirementKind::UnknownOutcome) => MAY_HAVE_RUN,
+        Some(RequirementKind::Confirmation) => "I have tools to execute, but I need confirmation.",
         Some(RequirementKind::UserInput) => "I have tools to execute, but I need user input.",
         Some(RequirementKind::ExternalExecution) => "I have tools to execute, but it needs external execution.",
         Some(RequirementKind::UserFeedback) => "I have a question.",
