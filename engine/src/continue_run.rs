@@ -7,14 +7,17 @@ use daybook_domain::ids::{ApprovalId, StreamId};
 use daybook_domain::redact::Redactor;
 use daybook_domain::run::{
     Answer, AnswerError, Decision, Requirement, RequirementKind, RequirementResolved, RunEvent, RunState, RunStatus,
+    ToolRecord,
 };
 use daybook_store::{CommandKey, Expected, StreamWrite};
+use serde_json::{Map, Value};
 
 use crate::approvals::withdrawn;
 use crate::engine::{Engine, Outcome};
 use crate::error::ExecuteError;
 use crate::fork::fork_run;
 use crate::plan::approval_of;
+use crate::registry::Checks;
 use crate::settle::{MAX_TRIES, Settlement, Standing, Unsettled};
 use crate::start::hash_of;
 
@@ -33,7 +36,8 @@ pub(crate) async fn continue_run(
         if command.fork || command.regenerate {
             return fork_run(engine, envelope, &run, command).await;
         }
-        let answers = read_answers(&run, &command.answers, &inner.redactor)?;
+        let agent = inner.registry().pinned(run.config.clone(), &run.accepted.config_hash);
+        let answers = read_answers(&run, &agent.checks, &command.answers, &inner.redactor)?;
         if run.state.status != RunStatus::Paused {
             return if let Some(outcome) = joined(&run, &command, &answers)? {
                 Ok(outcome)
@@ -94,6 +98,7 @@ async fn settle<'a>(
 /// [`AnswerError`] for the first that does not fit.
 fn read_answers(
     run: &Standing,
+    checks: &Checks,
     answers: &[Answer],
     redactor: &Redactor,
 ) -> Result<Vec<RequirementResolved>, AnswerError> {
@@ -119,6 +124,9 @@ fn read_answers(
             let fault = "what was filled in holds a secret, which is not kept: let the tool find it elsewhere";
             return Err(AnswerError::Unfit(fault.to_owned()));
         }
+        if given.decision == Decision::Filled {
+            fits_the_tool(tool, values.clone().unwrap_or_default(), checks)?;
+        }
         let resolved = RequirementResolved {
             call_id: answer.call_id.clone(),
             decision: given.decision,
@@ -133,6 +141,17 @@ fn read_answers(
         all.push(resolved);
     }
     Ok(all)
+}
+
+/// Whether the call may be made with what was filled in: the whole of it, by all that the tool's schema says.
+fn fits_the_tool(tool: &ToolRecord, values: Map<String, Value>, checks: &Checks) -> Result<(), AnswerError> {
+    let mut filled = tool.clone();
+    filled.fill(values);
+    let arguments = filled.arguments().map_err(AnswerError::Unfit)?;
+    let Some(check) = checks.get(&tool.call.name) else { return Ok(()) };
+    check.fault(&arguments).map_err(|fault| {
+        AnswerError::Unfit(format!("{} cannot be called with what was filled in: {fault}", tool.call.name))
+    })
 }
 
 /// Whether only an approval says this. The result of a call that may have run was allowed with the call, and runs
@@ -197,7 +216,9 @@ fn audit(engine: &Engine, envelope: &Envelope, run: &Standing, resolved: &Requir
     let requirement = Requirement { approval: Some(approval_id.clone()), ..asked.clone() };
     // With what a person filled in: that is what runs.
     let mut decided = tool.clone();
-    decided.filled = resolved.values.get().cloned().flatten().filter(|_| resolved.decision == Decision::Filled);
+    if resolved.decision == Decision::Filled {
+        decided.fill(resolved.values.get().cloned().flatten().unwrap_or_default());
+    }
     let requested = approval_of(&run.accepted, &run.config, spec, &requirement, &decided, resolved.at_ms)?;
     let requested = ApprovalRequested { expires_at_ms: None, ..requested };
     let verdict = if resolved.decision == Decision::Rejected { Verdict::Rejected } else { Verdict::Approved };

@@ -47,9 +47,8 @@ pub(crate) struct ModelCall {
 pub(crate) struct ToolStart {
     pub call_id: String,
     pub tool: String,
-    pub arguments: String,
-    /// What a person filled in, over the model's arguments.
-    pub filled: Option<Map<String, Value>>,
+    /// The call as it is recorded, with what a person filled in.
+    pub call: Box<ToolRecord>,
     pub idempotency_key: String,
     /// Why it is not called at all: what would have to be asked about it cannot be.
     pub refusal: Option<String>,
@@ -195,8 +194,9 @@ impl Planner<'_> {
         }
         let fits = |arguments: &Map<String, Value>| match self.checks.get(&tool.call.name) {
             // What a person fills in is not there yet.
-            Some(check) if requirement.kind != RequirementKind::UserInput => check.check(arguments),
-            _ => Ok(()),
+            Some(check) if requirement.kind == RequirementKind::UserInput => check.check_before_input(arguments),
+            Some(check) => check.check(arguments),
+            None => Ok(()),
         };
         let checked = tool.arguments().and_then(|arguments| fits(&arguments).map_err(|error| error.to_string()));
         Some(checked.map(|()| requirement))
@@ -207,8 +207,7 @@ impl Planner<'_> {
         ToolStart {
             call_id: tool.call.id.clone(),
             tool: tool.call.name.clone(),
-            arguments: tool.call.arguments.clone(),
-            filled: tool.filled.clone(),
+            call: Box::new(tool.clone()),
             idempotency_key: known.unwrap_or_else(|| (self.fresh_id)().to_string()),
             refusal,
         }

@@ -2,6 +2,7 @@
 
 mod command;
 mod event;
+mod input;
 mod next;
 #[cfg(test)]
 mod pause_tests;
@@ -21,10 +22,11 @@ pub use event::{
     RunReplaced, RunStage, RunSucceeded, RunTakenOver, ToolCallCompleted, ToolCallFailed, ToolCallRequested,
     ToolOutcomeUnknown,
 };
+pub use input::InputField;
 pub use next::{Ending, Next};
 pub use requirement::{
-    Answer, AnswerError, Choice, Decision, Given, InputField, Question, REJECTED, Requirement, RequirementKind,
-    after_a_crash, needed, questions,
+    Answer, AnswerError, Choice, Decision, Given, Question, REJECTED, Requirement, RequirementKind, after_a_crash,
+    needed, questions,
 };
 pub use state::{RunState, RunStatus};
 pub use tools::{ToolOutcome, ToolRecord};

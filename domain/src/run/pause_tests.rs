@@ -79,6 +79,21 @@ fn what_is_filled_in_must_be_whole_and_fit() {
 }
 
 #[test]
+fn who_leaves_a_field_empty_says_that_there_is_none() {
+    let parameters = json!({"type": "object", "required": ["to", "nights"], "properties": {
+        "to": {"type": "string"}, "nights": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "copies": {"type": "integer"}}});
+    let spec = ToolSpec { gate: Gate::UserInput { fields: vec![] }, ..ToolSpec::new("send", "", parameters) };
+    let mut tool = record(json!({"to": "the model's", "nights": 3, "copies": 2}));
+    let needed = needed(&spec, &tool).unwrap();
+    let given = needed.read(&tool, &answer(json!({"values": {"to": "bob", "nights": null}}))).unwrap().unwrap();
+    tool.asked = Some(needed);
+    tool.fill(given.values.unwrap());
+    // What the model had written there, nobody was shown.
+    assert_eq!(Value::Object(tool.arguments().unwrap()), json!({"to": "bob", "nights": null}));
+}
+
+#[test]
 fn choices_are_among_those_offered() {
     let asked = json!({"questions": [
         {"question": "Where?", "header": "Place", "options": [{"label": "Oslo"}, {"label": "Rome"}]},

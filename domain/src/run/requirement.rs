@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::input::{InputField, input_fields};
 use super::tools::ToolRecord;
 use crate::ids::ApprovalId;
 use crate::message::ToolCall;
@@ -64,25 +65,6 @@ impl RequirementKind {
             Self::ExternalExecution => "external_execution",
         }
     }
-}
-
-/// An argument of a tool, as a person is shown it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct InputField {
-    /// Its name.
-    pub name: String,
-    /// Its JSON Schema type; `string` where the schema does not say.
-    pub kind: String,
-    /// What it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// Whether a call must have it.
-    pub required: bool,
-    /// Whether a person fills it in.
-    pub asked: bool,
-    /// The values it may have, where they are limited.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub choices: Vec<Value>,
 }
 
 /// A question of the model with its options.
@@ -263,6 +245,10 @@ impl Requirement {
                     field.check(value)?;
                     filled.insert(field.name.clone(), value.clone());
                 }
+                // Somebody who leaves it empty, beside others that are filled in, says that there is none.
+                None if field.required && field.nullable => {
+                    filled.insert(field.name.clone(), Value::Null);
+                }
                 None if field.required => {
                     return Err(AnswerError::Unfit(format!("the field {:?} has no value", field.name)));
                 }
@@ -270,28 +256,6 @@ impl Requirement {
             }
         }
         Ok(Some(Given { values: Some(filled), ..Given::only(Decision::Filled) }))
-    }
-}
-
-impl InputField {
-    fn check(&self, value: &Value) -> Result<(), AnswerError> {
-        let fits = match self.kind.as_str() {
-            "string" => value.is_string(),
-            "integer" => value.is_i64() || value.is_u64(),
-            "number" => value.is_number(),
-            "boolean" => value.is_boolean(),
-            "array" => value.is_array(),
-            "object" => value.is_object(),
-            _ => true,
-        };
-        if !fits {
-            return Err(AnswerError::Unfit(format!("the field {:?} must be of type {}", self.name, self.kind)));
-        }
-        if !self.choices.is_empty() && !self.choices.contains(value) {
-            let choices: Vec<String> = self.choices.iter().map(ToString::to_string).collect();
-            return Err(AnswerError::Unfit(format!("the field {:?} must be one of {}", self.name, choices.join(", "))));
-        }
-        Ok(())
     }
 }
 
@@ -379,29 +343,4 @@ pub fn after_a_crash(spec: Option<&ToolSpec>, call_id: &str) -> Requirement {
 
 fn audited(spec: &ToolSpec) -> bool {
     spec.approval.is_some() && !spec.needs_approval()
-}
-
-/// All arguments of a schema, those in `asked` (all when empty) to be filled in by a person.
-fn input_fields(schema: &Value, asked: &[String]) -> Vec<InputField> {
-    let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let properties = schema["properties"].as_object().into_iter().flatten();
-    properties
-        .map(|(name, property)| InputField {
-            kind: kind_of(property),
-            description: property["description"].as_str().map(str::to_owned),
-            required: required.iter().any(|other| other.as_str() == Some(name)),
-            asked: asked.is_empty() || asked.contains(name),
-            choices: property["enum"].as_array().cloned().unwrap_or_default(),
-            name: name.clone(),
-        })
-        .collect()
-}
-
-/// The type of a schema; of `["integer", "null"]` the first that is not null.
-fn kind_of(property: &Value) -> String {
-    let kinds = match &property["type"] {
-        Value::Array(kinds) => kinds.iter().find(|kind| kind.as_str() != Some("null")),
-        kind => Some(kind),
-    };
-    kinds.and_then(Value::as_str).unwrap_or("string").to_owned()
 }

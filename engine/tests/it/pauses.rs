@@ -8,7 +8,7 @@ use daybook_domain::component::ComponentRef;
 use daybook_domain::ids::{ApprovalId, ComponentId, RunId, SessionId, UserId};
 use daybook_domain::media::MediaContent;
 use daybook_domain::message::Role;
-use daybook_domain::run::{Answer, AnswerError, ErrorKind, REJECTED, RequirementKind, RunMode, RunStatus};
+use daybook_domain::run::{Answer, AnswerError, ErrorKind, REJECTED, RequirementKind, RunMode, RunStatus, ToolOutcome};
 use daybook_engine::{ExecuteError, FrameBody, WatchItem};
 use serde_json::{Value, json};
 
@@ -103,6 +103,62 @@ async fn several_requirements_of_one_turn_are_answered_one_by_one_and_each_call_
     // The same answers once more are not a new decision.
     engine.execute(envelope(continuing(&run, "s", all))).await.unwrap();
     assert_eq!(world.given.lock().unwrap().len(), 3);
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_filled_in_is_held_against_all_that_the_schema_says() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    world.script([Turn::Call(&[("a", "travel", r#"{"to":"x","code":"the model's"}"#)]), Turn::Say("done")]);
+    let (run, state) = paused(&engine, "s").await;
+    let version = world.kinds(&run).await.len();
+    for (wrong, why) in [
+        (json!({"color": "red", "nights": "3"}), "\"nights\" must be of type integer"),
+        (json!({"color": "red", "nights": 0}), "/nights"),
+        (json!({"color": "blue"}), "one of \"red\", \"green\""),
+        (json!({"color": "red", "code": "abcd"}), "/code"),
+        (json!({"color": "red", "code": "A"}), "/code"),
+        (json!({"nights": 3}), "\"color\" has no value"),
+    ] {
+        let refused = engine.execute(envelope(continuing(&run, "s", vec![filled("a", wrong.clone())]))).await;
+        let Err(ExecuteError::Answer(AnswerError::Unfit(told))) = refused else { panic!("{wrong}: {refused:?}") };
+        assert!(told.contains(why), "{wrong}: {told}");
+    }
+    assert_eq!(world.kinds(&run).await.len(), version, "what does not fit changes nothing");
+    assert!(world.calls.lock().unwrap().is_empty() && state.status == RunStatus::Paused);
+    let right = filled("a", json!({"color": "red", "nights": 3, "code": null}));
+    engine.execute(envelope(continuing(&run, "s", vec![right]))).await.unwrap();
+    assert_eq!(ended(&engine, &run).await.status, RunStatus::Completed);
+    // Without what the model wrote where a person was asked, and was shown nothing.
+    assert_eq!(Value::from(world.given.lock().unwrap()[0].clone()), json!({"to": "x", "color": "red", "nights": 3}));
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_to_fill_in_a_call_that_cannot_be_made() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let calls = Turn::Call(&[
+        ("a", "travel", r#"{"to":5}"#),
+        ("b", "travel", r#"{"to":"x","nope":1}"#),
+        ("c", "travel", "{}"),
+        ("d", "fill", r#"{"key":5}"#),
+    ]);
+    world.script([calls, Turn::Say("a pity")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!((state.status, state.content().as_str()), (RunStatus::Completed, "a pity"));
+    let told = |call: &str| match &state.tool(call).unwrap().outcome {
+        Some(ToolOutcome::Failed(told)) => told.clone(),
+        other => panic!("{call}: {other:?}"),
+    };
+    for (call, why) in [("a", "/to"), ("b", "nope"), ("c", "\"to\" is a required"), ("d", "/key")] {
+        assert!(told(call).contains(why), "{}", told(call));
+    }
+    assert!(world.calls.lock().unwrap().is_empty());
     engine.shutdown().await;
     world.close().await;
 }

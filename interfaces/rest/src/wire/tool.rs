@@ -109,7 +109,7 @@ fn input_schema(tool: &ToolRecord) -> Option<Vec<Value>> {
         let value = filled.get(&field.name).or_else(|| model.get(&field.name).filter(|_| !field.asked));
         let shown = Members::default()
             .with("name", field.name.as_str())
-            .with("field_type", python_type(&field.kind))
+            .with("field_type", field.kinds().map(python_type).collect::<Vec<_>>().join(" | "))
             .with("description", field.description.clone().map_or(Value::Null, Value::from))
             .with("value", value.cloned().unwrap_or_default());
         // What may be chosen, and what may be left out, where it differs from what clients expect.
@@ -128,6 +128,7 @@ fn python_type(kind: &str) -> &str {
         "boolean" => "bool",
         "array" => "list",
         "object" => "dict",
+        "any" => "Any",
         other => other,
     }
 }
@@ -294,6 +295,7 @@ pub(crate) mod tests {
             kind: "string".to_owned(),
             description: None,
             required: true,
+            nullable: false,
             asked,
             choices: Vec::new(),
         };
