@@ -9,10 +9,10 @@ use daybook_domain::redact::REDACTED;
 use daybook_domain::run::{
     Ending, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed,
     RunPaused, RunStage, RunState, RunStatus, RunSucceeded, ToolCallRequested, ToolOutcome, ToolOutcomeUnknown,
-    ToolRecord, after_a_crash, needed,
+    ToolRecord, after_a_crash, can_be_answered, needed,
 };
 use daybook_domain::session::{SessionEvent, SessionRunEnded};
-use daybook_domain::tool::{Effect, ToolSpec};
+use daybook_domain::tool::{Effect, Gate, ToolSpec};
 use daybook_models::ChatRequest;
 use serde_json::{Map, Value};
 
@@ -188,7 +188,8 @@ impl Planner<'_> {
     /// What a person must be asked before the call may run; an error when there is no sense in asking, because the call
     /// cannot be made as it stands.
     fn asks(&self, tool: &ToolRecord) -> Option<Result<Requirement, String>> {
-        let requirement = needed(self.spec(&tool.call.name)?, tool)?;
+        let spec = self.spec(&tool.call.name)?;
+        let requirement = needed(spec, tool)?;
         if lost_a_secret(&tool.call.arguments) {
             return Some(Err(LOST_SECRET.to_owned()));
         }
@@ -199,6 +200,8 @@ impl Planner<'_> {
             None => Ok(()),
         };
         let checked = tool.arguments().and_then(|arguments| fits(&arguments).map_err(|error| error.to_string()));
+        let checked =
+            checked.and_then(|()| if spec.gate == Gate::Feedback { can_be_answered(&tool.call) } else { Ok(()) });
         Some(checked.map(|()| requirement))
     }
 

@@ -69,7 +69,12 @@ fn a_confirmation_is_for_the_arguments_that_were_asked_about() {
 fn what_is_filled_in_must_be_whole_and_fit() {
     let gate = || Gate::UserInput { fields: vec!["to".into(), "copies".into()] };
     let fill = |values: Value| read(gate(), json!({"subject": "S", "to": "model"}), json!({"values": values}));
-    let given = fill(json!({"to": "bob", "copies": 2, "subject": "not asked"})).unwrap().unwrap();
+    // A client sends back what it was shown, also of what it is not asked for.
+    let given = fill(json!({"to": "bob", "copies": 2, "subject": "S"})).unwrap().unwrap();
+    for other in [json!({"to": "bob", "subject": "edited"}), json!({"to": "bob", "subject": 5})] {
+        assert_eq!(fill(other), Err(AnswerError::OtherArguments("send".into())));
+    }
+    assert!(matches!(fill(json!({"to": "bob", "nope": 1})), Err(AnswerError::Unfit(_))));
     assert_eq!(Value::Object(given.values.unwrap()), json!({"to": "bob", "copies": 2}));
     assert!(fill(json!({"to": "eve"})).unwrap().is_some(), "the other field is not required");
     for wrong in [json!({"copies": 2}), json!({"to": 5}), json!({"to": "mallory"}), json!({"to": "bob", "copies": "2"})]
@@ -108,6 +113,8 @@ fn choices_are_among_those_offered() {
         json!({"Where?": ["Oslo", "Rome"], "What?": ["Sea"]}),
         json!({"Where?": [], "What?": ["Sea"]}),
         json!({"Where?": "Oslo", "What?": ["Sea"]}),
+        json!({"Where?": ["Oslo"], "What?": ["Sea", "Sea"]}),
+        json!({"Where?": ["Oslo"], "What?": ["Sea"], "When?": ["Now"]}),
     ];
     for wrong in wrong {
         assert!(matches!(choose(wrong.clone()), Err(AnswerError::Unfit(_))), "{wrong}");

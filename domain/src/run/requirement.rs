@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::feedback::chosen;
 use super::input::{InputField, input_fields};
 use super::tools::ToolRecord;
 use crate::ids::ApprovalId;
-use crate::message::ToolCall;
 use crate::tool::{Gate, ToolSpec};
 
 /// What the model is told of a call that was rejected without a note.
@@ -65,32 +65,6 @@ impl RequirementKind {
             Self::ExternalExecution => "external_execution",
         }
     }
-}
-
-/// A question of the model with its options.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Question {
-    /// What is asked.
-    pub question: String,
-    /// A short label.
-    #[serde(default)]
-    pub header: Option<String>,
-    /// What can be chosen.
-    #[serde(default)]
-    pub options: Vec<Choice>,
-    /// Whether several can be.
-    #[serde(default)]
-    pub multi_select: bool,
-}
-
-/// An option of a question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Choice {
-    /// Its text.
-    pub label: String,
-    /// What it means.
-    #[serde(default)]
-    pub description: Option<String>,
 }
 
 /// What a person decided.
@@ -205,7 +179,7 @@ impl Requirement {
         }
         let given = match self.kind {
             RequirementKind::Confirmation => answer.confirmed.map(|yes| decided(yes, Decision::Confirmed, answer)),
-            RequirementKind::UserInput => self.filled(answer)?,
+            RequirementKind::UserInput => self.filled(tool, answer)?,
             RequirementKind::UserFeedback => chosen(call, answer)?,
             RequirementKind::ExternalExecution => executed(answer),
             RequirementKind::UnknownOutcome => {
@@ -228,7 +202,7 @@ impl Requirement {
         Ok(Some(given))
     }
 
-    fn filled(&self, answer: &Answer) -> Result<Option<Given>, AnswerError> {
+    fn filled(&self, tool: &ToolRecord, answer: &Answer) -> Result<Option<Given>, AnswerError> {
         if answer.confirmed == Some(false) {
             return Ok(Some(decided(false, Decision::Filled, answer)));
         }
@@ -238,6 +212,7 @@ impl Requirement {
         if asked.iter().all(|field| value(field).is_none()) && !asked.is_empty() {
             return Ok(None);
         }
+        self.leaves_the_rest(tool, values)?;
         let mut filled = Map::new();
         for field in asked {
             match value(field) {
@@ -257,9 +232,24 @@ impl Requirement {
         }
         Ok(Some(Given { values: Some(filled), ..Given::only(Decision::Filled) }))
     }
+
+    /// Whether what was sent back of arguments that nobody was asked for is as it was shown.
+    fn leaves_the_rest(&self, tool: &ToolRecord, values: &Map<String, Value>) -> Result<(), AnswerError> {
+        let known = tool.call.parsed().unwrap_or_default();
+        for (name, value) in values {
+            let Some(field) = self.fields.iter().find(|field| field.name == *name) else {
+                return Err(AnswerError::Unfit(format!("there is no field {name:?}")));
+            };
+            let same = value.is_null() || known.get(name) == Some(value);
+            if !field.asked && !same {
+                return Err(AnswerError::OtherArguments(tool.call.name.clone()));
+            }
+        }
+        Ok(())
+    }
 }
 
-fn decided(yes: bool, decision: Decision, answer: &Answer) -> Given {
+pub(super) fn decided(yes: bool, decision: Decision, answer: &Answer) -> Given {
     let decision = if yes { decision } else { Decision::Rejected };
     Given { note: answer.note.clone().filter(|note| !note.trim().is_empty()), ..Given::only(decision) }
 }
@@ -267,45 +257,6 @@ fn decided(yes: bool, decision: Decision, answer: &Answer) -> Given {
 fn executed(answer: &Answer) -> Option<Given> {
     let result = answer.result.clone()?;
     Some(Given { result: Some(result), ..Given::only(Decision::Executed) })
-}
-
-fn chosen(call: &ToolCall, answer: &Answer) -> Result<Option<Given>, AnswerError> {
-    if answer.confirmed == Some(false) {
-        return Ok(Some(decided(false, Decision::Chosen, answer)));
-    }
-    let Some(choices) = answer.choices.as_ref().filter(|choices| choices.values().any(|value| !value.is_null())) else {
-        return Ok(None);
-    };
-    let (mut values, mut told) = (Map::new(), Vec::new());
-    for question in questions(call) {
-        let labels = question.labels(choices.get(&question.question))?;
-        told.push(serde_json::json!({"question": question.question, "selected": labels}));
-        values.insert(question.question, labels.into());
-    }
-    let result = Some(format!("User feedback received: {}", Value::Array(told)));
-    Ok(Some(Given { values: Some(values), result, ..Given::only(Decision::Chosen) }))
-}
-
-impl Question {
-    fn labels(&self, chosen: Option<&Value>) -> Result<Vec<String>, AnswerError> {
-        let unfit = |what: &str| AnswerError::Unfit(format!("the question {:?} {what}", self.question));
-        let list = chosen.and_then(Value::as_array).ok_or_else(|| unfit("has no answer: give a list of labels"))?;
-        let labels: Option<Vec<String>> = list.iter().map(|label| label.as_str().map(str::to_owned)).collect();
-        let labels = labels.ok_or_else(|| unfit("takes labels, which are texts"))?;
-        if labels.is_empty() || (labels.len() > 1 && !self.multi_select) {
-            return Err(unfit(if self.multi_select { "takes at least one label" } else { "takes one label" }));
-        }
-        if let Some(other) = labels.iter().find(|label| self.options.iter().all(|option| option.label != **label)) {
-            return Err(unfit(&format!("has no option {other:?}")));
-        }
-        Ok(labels)
-    }
-}
-
-/// The questions of a call that asks for choices; none where its arguments are not such.
-pub fn questions(call: &ToolCall) -> Vec<Question> {
-    let asked = call.parsed().ok().and_then(|mut arguments| arguments.remove("questions"));
-    asked.and_then(|asked| serde_json::from_value(asked).ok()).unwrap_or_default()
 }
 
 /// What must be asked before a call of `spec` may go on, as far as it was not answered; `None` when nothing must.

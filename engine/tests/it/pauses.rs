@@ -164,6 +164,27 @@ async fn nobody_is_asked_to_fill_in_a_call_that_cannot_be_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn questions_that_nobody_could_answer_are_told_to_the_model() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let calls = Turn::Call(&[
+        ("a", "choose", r#"{"questions":[]}"#),
+        ("b", "choose", r#"{"questions":[{"question":"Where?","options":["Oslo","Rome"]}]}"#),
+        ("c", "choose", r#"{"questions":[{"question":"Where?","options":[]}]}"#),
+    ]);
+    world.script([calls, Turn::Say("a pity")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!((state.status, state.content().as_str()), (RunStatus::Completed, "a pity"));
+    for call in &state.tools {
+        let Some(ToolOutcome::Failed(told)) = &call.outcome else { panic!("{call:?}") };
+        assert!(told.contains("asked nobody") && told.contains("Give `questions` as"), "{told}");
+    }
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_chose_is_the_result_of_a_call_that_never_runs() {
     const ASKED: &str = r#"{"questions":[{"question":"Where?","options":[{"label":"Oslo"},{"label":"Rome"}]}]}"#;
     let world = World::new().await;
