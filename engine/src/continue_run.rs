@@ -114,6 +114,9 @@ fn read_answers(
             }
             return Err(AnswerError::Answered(answer.call_id.clone()));
         }
+        if state.status.is_end() {
+            return Err(AnswerError::Ended(state.status));
+        }
         let required = || run.config.tools.iter().any(|spec| spec.name == tool.call.name && spec.needs_approval());
         if is_for_an_approval(asked, given.decision, required) {
             return Err(AnswerError::NeedsApproval);
@@ -167,14 +170,21 @@ fn is_for_an_approval(asked: &Requirement, decision: Decision, required: impl Fn
 /// What is told to who answered nothing: silence is neither consent nor rejection.
 fn silence(state: &RunState) -> String {
     let external = |(needed, _): &(&Requirement, _)| needed.kind == RequirementKind::ExternalExecution;
-    match state.open_requirements().find(external) {
-        Some((_, tool)) => format!("Tool {} requires external execution, cannot continue run", tool.call.name),
-        None => {
-            "Run has unresolved HITL requirements. Provide the `requirements` parameter (or resolve an admin approval \
-                 first)."
-                .to_owned()
-        }
+    if let Some((_, tool)) = state.open_requirements().find(external) {
+        return format!("Tool {} requires external execution, cannot continue run", tool.call.name);
     }
+    if state.open_requirements().any(|(needed, _)| needed.approval.is_some()) {
+        // The words clients know.
+        return "Run has unresolved HITL requirements. Provide the `requirements` parameter (or resolve an admin approval \
+                first)."
+            .to_owned();
+    }
+    let calls: Vec<&str> = state.open_requirements().map(|(_, tool)| tool.call.name.as_str()).collect();
+    format!(
+        "The run waits for answers about {}: send the calls that it told in `tools`, each with `confirmed`, its \
+         `user_input_schema`, its `user_feedback_schema` or its `result` filled in",
+        calls.join(", ")
+    )
 }
 
 /// The run itself, when the caller says nothing that it does not go on from already; `None` when a new run is wanted.

@@ -189,6 +189,36 @@ async fn no_route_lets_other_arguments_run_than_those_that_were_asked_about() {
 }
 
 #[tokio::test]
+async fn a_decision_that_contradicts_itself_or_is_no_form_is_refused_with_the_reason() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let message = Script::call(&[("run_elsewhere", json!({"command": "ls"}))]).then_say(&["Done."]).message();
+    let fields = [("message", message.as_str()), ("session_id", "s"), ("stream", "false")];
+    let run = server.api.run(AGENT, &fields).await;
+    let (id, call) = (text(&run["run_id"]), text(&run["tools"][0]["tool_call_id"]));
+    let path = format!("/agents/{AGENT}/runs/{id}/continue");
+    let before = server.api.look(AGENT, id, "s").await.unwrap();
+    let told = async |kind: &str, body: String| {
+        let response = server.api.post(&path).header("content-type", kind).body(body).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let form = "application/x-www-form-urlencoded";
+    let one = format!("[{{\"tool_call_id\": \"{call}\", \"result\": \"one\"}}]");
+    let twice = format!("[{{\"tool_call_id\": \"{call}\", \"result\": \"one\", \"result\": \"two\"}}]");
+    let json = json!({"session_id": "s", "tools": []}).to_string();
+    for (kind, body, status, why) in [
+        (form, format!("session_id=s&stream=false&tools={one}&tools=[]"), 422, "more than once"),
+        (form, format!("session_id=s&stream=false&tools={twice}"), 400, "result\\\" stands twice"),
+        ("application/json", json, 400, "as a form"),
+    ] {
+        let answer = told(kind, body.clone()).await;
+        assert!(answer.0 == status && answer.1.contains(why), "{body}: {answer:?}");
+    }
+    assert_eq!(server.api.look(AGENT, id, "s").await.unwrap(), before, "nothing has changed");
+    assert_eq!(told(form, format!("session_id=s&stream=false&tools={one}")).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_thousand_runs_that_wait_cost_a_new_one_nothing() {
     let world = World::new().await;
     let server = world.server().await;

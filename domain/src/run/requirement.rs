@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::feedback::chosen;
 use super::input::{InputField, input_fields};
+use super::state::RunStatus;
 use super::tools::ToolRecord;
 use crate::ids::ApprovalId;
 use crate::tool::{Gate, ToolSpec};
@@ -153,6 +154,9 @@ pub enum AnswerError {
     /// Only an approval answers it: nobody else lets the call run, or rejects it.
     #[error("This run requires admin approval before it can be continued")]
     NeedsApproval,
+    /// Its run is over without the answer.
+    #[error("the run is {}, and waits for no answers any more: start a new one", .0.as_str())]
+    Ended(RunStatus),
     /// It was answered before, otherwise; the first answer wins.
     #[error("the tool call {0:?} was answered already, and the first answer counts")]
     Answered(String),

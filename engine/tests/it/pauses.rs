@@ -414,6 +414,8 @@ async fn an_approval_that_expires_follows_its_rule() {
                 assert_eq!(state.error.unwrap().0, ErrorKind::ApprovalExpired);
                 let other = engine.approval(LOG, &ids[1]).await.unwrap().unwrap();
                 assert_eq!(other.status, ApprovalStatus::Cancelled);
+                let continued = engine.execute(envelope(continuing(&run, session, vec![yes("b")]))).await;
+                assert!(matches!(continued, Err(ExecuteError::Answer(AnswerError::Ended(RunStatus::Error)))));
             }
             _ => {
                 assert_eq!((late.status, state.status), (ApprovalStatus::Pending, RunStatus::Paused));
@@ -442,6 +444,8 @@ async fn cancelling_a_paused_run_cancels_what_it_waited_for() {
     engine.execute(envelope(cancel)).await.unwrap();
     assert_eq!(ended(&engine, &run).await.status, RunStatus::Cancelled);
     assert_eq!(engine.approval(LOG, &id).await.unwrap().unwrap().status, ApprovalStatus::Cancelled);
+    let continued = engine.execute(envelope(continuing(&run, "s", vec![yes("a")]))).await;
+    assert!(matches!(continued, Err(ExecuteError::Answer(AnswerError::Ended(RunStatus::Cancelled)))));
     let decided = engine.execute(envelope(resolve(&id, Verdict::Approved, "boss"))).await;
     assert!(matches!(decided, Err(ExecuteError::Approval(ApprovalError::Settled { .. }))));
     assert!(world.calls.lock().unwrap().is_empty());

@@ -136,9 +136,9 @@ impl From<ExecuteError> for ApiError {
                 Self::Forbidden(problem(error.to_string()))
             }
             ExecuteError::Approval(ApprovalError::Nameless) => Self::bad(error.to_string()),
-            ExecuteError::Answer(AnswerError::Answered(_)) | ExecuteError::GoesOn | ExecuteError::Approval(_) => {
-                Self::Conflict(problem(error.to_string()))
-            }
+            ExecuteError::Answer(AnswerError::Answered(_) | AnswerError::Ended(_))
+            | ExecuteError::GoesOn
+            | ExecuteError::Approval(_) => Self::Conflict(problem(error.to_string())),
             ExecuteError::Answer(_) | ExecuteError::Unanswered(_) | ExecuteError::CannotContinue(_) => {
                 Self::bad(error.to_string())
             }
