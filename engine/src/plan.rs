@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use daybook_domain::approval::{ApprovalRequested, call_hash};
 use daybook_domain::component::AgentConfig;
 use daybook_domain::ids::ApprovalId;
-use daybook_domain::redact::REDACTED;
 use daybook_domain::run::{
     Ending, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed,
     RunPaused, RunStage, RunState, RunStatus, RunSucceeded, ToolCallRequested, ToolOutcome, ToolOutcomeUnknown,
@@ -19,6 +18,7 @@ use serde_json::{Map, Value};
 use crate::history::Seen;
 use crate::prompt::{build_request, json_hash};
 use crate::registry::Checks;
+use crate::secrets::cannot_wait;
 
 /// Work that comes after the planned events are in the log.
 #[derive(Debug)]
@@ -190,8 +190,8 @@ impl Planner<'_> {
     fn asks(&self, tool: &ToolRecord) -> Option<Result<Requirement, String>> {
         let spec = self.spec(&tool.call.name)?;
         let requirement = needed(spec, tool)?;
-        if lost_a_secret(&tool.call.arguments) {
-            return Some(Err(LOST_SECRET.to_owned()));
+        if let Some(refusal) = cannot_wait(&tool.call) {
+            return Some(Err(refusal));
         }
         let fits = |arguments: &Map<String, Value>| match self.checks.get(&tool.call.name) {
             // What a person fills in is not there yet.
@@ -342,12 +342,4 @@ pub(crate) fn approval_of(
         rule,
         at_ms,
     })
-}
-
-/// What the model is told of a call that cannot be made because its arguments are not all kept.
-pub(crate) const LOST_SECRET: &str = "an argument held a secret, which is not kept: call again with all arguments";
-
-/// Whether recorded arguments lack a secret that was never recorded, so that the call cannot be made again.
-pub(crate) fn lost_a_secret(arguments: &str) -> bool {
-    arguments.contains(REDACTED)
 }

@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 
 use crate::drive::{Driver, Exit};
 use crate::frame::FrameBody;
-use crate::plan::{Action, LOST_SECRET, ToolStart, lost_a_secret};
+use crate::plan::{Action, ToolStart};
+use crate::secrets::{LOST_SECRET, lost_a_secret};
 use crate::start::to_blobs;
 
 /// How long outcomes of tools beside each other are gathered for one commit.

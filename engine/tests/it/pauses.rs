@@ -164,6 +164,22 @@ async fn nobody_is_asked_to_fill_in_a_call_that_cannot_be_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_could_not_wait_with_its_secret_is_told_so_and_not_to_come_again() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let call = Turn::Call(&[("a", "confirm", r#"{"to":"bob","password":"hunter2"}"#)]);
+    world.script([call, Turn::Say("a pity")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    let Some(ToolOutcome::Failed(told)) = &state.tools[0].outcome else { panic!("{state:?}") };
+    assert!(told.contains("confirm was not called: its argument \"password\" holds a secret"), "{told}");
+    assert!(told.contains("do not call it again with that") && state.status == RunStatus::Completed, "{told}");
+    assert!(world.calls.lock().unwrap().is_empty());
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn questions_that_nobody_could_answer_are_told_to_the_model() {
     let world = World::new().await;
     let engine = world.engine().await;
