@@ -2,6 +2,8 @@
 
 mod json;
 
+pub(crate) use json::end_of;
+
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;

@@ -199,7 +199,8 @@ impl Planner<'_> {
             Some(check) => check.check(arguments),
             None => Ok(()),
         };
-        let checked = tool.arguments().and_then(|arguments| fits(&arguments).map_err(|error| error.to_string()));
+        let arguments = tool.call.exactly().map(|arguments| tool.with_input(arguments));
+        let checked = arguments.and_then(|arguments| fits(&arguments).map_err(|error| error.to_string()));
         let checked =
             checked.and_then(|()| if spec.gate == Gate::Feedback { can_be_answered(&tool.call) } else { Ok(()) });
         Some(checked.map(|()| requirement))

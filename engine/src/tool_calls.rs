@@ -108,7 +108,7 @@ impl Driver {
             name: start.tool.clone(),
             arguments: written.clone(),
         };
-        let arguments = start.call.with_input(call.parsed()?);
+        let arguments = start.call.with_input(call.exactly()?);
         if let Some(check) = self.agent.checks.get(&start.tool) {
             check.check(&arguments).map_err(|error| error.to_string())?;
         }

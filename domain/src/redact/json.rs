@@ -56,7 +56,7 @@ impl Redactor {
 }
 
 /// Where the string that begins at `start` has ended; in JSON, none goes on for ever.
-fn end_of(text: &str, start: usize) -> usize {
+pub(crate) fn end_of(text: &str, start: usize) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(start + 1) {
         match byte {

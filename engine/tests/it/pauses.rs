@@ -180,6 +180,32 @@ async fn a_call_that_could_not_wait_with_its_secret_is_told_so_and_not_to_come_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_would_silently_be_another_is_told_to_the_model_before_anybody_is_asked() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let calls = Turn::Call(&[
+        ("a", "confirm", r#"{"to":"bob","amount":12345678901234567890123}"#),
+        ("b", "fill", r#"{"amount":18446744073709551616}"#),
+        ("c", "pure", r#"{"amount":-9223372036854775809}"#),
+        ("d", "pure", r#"{"amount":18446744073709551615}"#),
+    ]);
+    world.script([calls, Turn::Say("done")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!(state.status, RunStatus::Completed);
+    for (call, number) in
+        [("a", "12345678901234567890123"), ("b", "18446744073709551616"), ("c", "-9223372036854775809")]
+    {
+        let Some(ToolOutcome::Failed(told)) = &state.tool(call).unwrap().outcome else { panic!("{call}: {state:?}") };
+        assert!(told.contains(number) && told.contains("give it as a text"), "{told}");
+    }
+    let given = world.given.lock().unwrap().clone();
+    assert_eq!((given.len(), &given[0]["amount"]), (1, &json!(18_446_744_073_709_551_615_u64)));
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn questions_that_nobody_could_answer_are_told_to_the_model() {
     let world = World::new().await;
     let engine = world.engine().await;

@@ -2,6 +2,7 @@
 
 use daybook_domain::command::{ContinueFrom, ContinueRun};
 use daybook_domain::component::ComponentRef;
+use daybook_domain::exact::inexact_number;
 use daybook_domain::ids::{RunId, SessionId, UserId};
 use daybook_domain::run::{Answer, RunMode};
 use daybook_engine::ExecuteError;
@@ -184,6 +185,11 @@ fn continue_from(fields: &Fields) -> Result<ContinueFrom, ApiError> {
 
 fn tools(fields: &Fields) -> Result<Value, ApiError> {
     let Some(text) = fields.text("tools") else { return Ok(Value::Null) };
+    if let Some(number) = inexact_number(text) {
+        let number: String = number.chars().take(40).collect();
+        let why = "cannot be kept exactly: give it as a text, or with fewer digits";
+        return Err(ApiError::bad(format!("Invalid structure or content for tools: the number {number} {why}")));
+    }
     strict_json::parse(text).map_err(|error| match error.classify() {
         Category::Data => ApiError::bad(format!("Invalid JSON in tools field: {error}")),
         _ => ApiError::bad("Invalid JSON in tools field"),
