@@ -242,3 +242,26 @@ fn audit(engine: &Engine, envelope: &Envelope, run: &Standing, resolved: &Requir
         events: vec![ApprovalEvent::Requested(Box::new(requested)).into(), ApprovalEvent::Resolved(decision).into()],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_an_approval_says() {
+        let asked = |kind, approval: Option<&str>| {
+            let approval = approval.map(|id| ApprovalId::parse(id).unwrap());
+            Requirement { approval, ..Requirement::new("c", kind) }
+        };
+        let refused = |asked: &Requirement, decision| is_for_an_approval(asked, decision, || true);
+        let confirmation = asked(RequirementKind::Confirmation, Some("a"));
+        assert!(refused(&confirmation, Decision::Confirmed) && refused(&confirmation, Decision::Rejected));
+        let again = asked(RequirementKind::UnknownOutcome, Some("a"));
+        assert!(refused(&again, Decision::RunAgain) && refused(&again, Decision::Rejected));
+        assert!(!refused(&again, Decision::Executed), "its result runs nothing");
+        // As an earlier version paused: it may be rejected, and nobody lets it run again without an approval.
+        let older = asked(RequirementKind::UnknownOutcome, None);
+        assert!(refused(&older, Decision::RunAgain) && !refused(&older, Decision::Rejected));
+        assert!(!is_for_an_approval(&older, Decision::RunAgain, || false), "the tool needs none");
+    }
+}

@@ -81,12 +81,15 @@ async fn whose_run_it_is_may_not_decide_where_another_has_to_and_a_note_reaches_
     let world = World::new().await;
     let server = world.server().await;
     let (run, approval) = paused(&server, "ask_another", "s").await;
-    let own = json!({"status": "approved", "resolved_by": "alice"});
-    let (status, refused) = resolve_as(&server, &approval, own).await;
-    assert_eq!(status, 403, "{refused}");
-    let nobody = json!({"status": "approved"});
-    let (status, refused) = resolve_as(&server, &approval, nobody).await;
-    assert_eq!((status, text(&refused["detail"]).contains("resolved_by")), (400, true), "{refused}");
+    for own in ["alice", " Alice"] {
+        let own = json!({"status": "approved", "resolved_by": own});
+        let (status, refused) = resolve_as(&server, &approval, own).await;
+        assert_eq!(status, 403, "{refused}");
+    }
+    for nobody in [json!({"status": "approved"}), json!({"status": "approved", "resolved_by": " "})] {
+        let (status, refused) = resolve_as(&server, &approval, nobody).await;
+        assert_eq!((status, text(&refused["detail"]).contains("resolved_by")), (400, true), "{refused}");
+    }
     let note = json!({"status": "rejected", "resolved_by": "boss", "resolution_data": {"note": "not on a Friday"}});
     assert_eq!(resolve_as(&server, &approval, note).await.0, 200);
     let seen = server.api.until(AGENT, &run, "s", "COMPLETED").await;

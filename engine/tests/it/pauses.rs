@@ -243,7 +243,8 @@ async fn what_a_person_chose_is_the_result_of_a_call_that_never_runs() {
         assert!(matches!(refused, Err(ExecuteError::Answer(AnswerError::Unfit(_)))), "{wrong}");
     }
     let yes_is_no_choice = engine.execute(envelope(continuing(&run, "s", vec![yes("a")]))).await;
-    assert!(matches!(yes_is_no_choice, Err(ExecuteError::Unanswered(_))));
+    let Err(ExecuteError::Unanswered(told)) = yes_is_no_choice else { panic!("{yes_is_no_choice:?}") };
+    assert!(told.contains("answers about choose") && told.contains("in `tools`"), "{told}");
     assert_eq!(world.kinds(&run).await.len(), version, "what does not fit changes nothing");
 
     let oslo = chosen(json!({"Where?": ["Oslo"]}));
