@@ -94,6 +94,13 @@ fn who_leaves_a_field_empty_says_that_there_is_none() {
     let given = needed.read(&tool, &answer(json!({"values": {"to": "bob", "nights": null}}))).unwrap().unwrap();
     tool.asked = Some(needed);
     tool.fill(given.values.unwrap());
+    // Nothing filled in at all is silence, unless it is said to be meant.
+    let optional = |confirmed: Option<bool>| {
+        let asked = Gate::UserInput { fields: vec!["copies".into()] };
+        read(asked, json!({"subject": "S", "to": "bob"}), json!({"values": {"copies": null}, "confirmed": confirmed}))
+    };
+    assert_eq!(optional(None), Ok(None));
+    assert_eq!(optional(Some(true)).unwrap().unwrap().values, Some(Map::new()));
     // What the model had written there, nobody was shown.
     assert_eq!(Value::Object(tool.arguments().unwrap()), json!({"to": "bob", "nights": null}));
 }

@@ -213,7 +213,9 @@ impl Requirement {
         let Some(values) = &answer.values else { return Ok(None) };
         let asked: Vec<&InputField> = self.fields.iter().filter(|field| field.asked).collect();
         let value = |field: &InputField| values.get(&field.name).filter(|value| !value.is_null());
-        if asked.iter().all(|field| value(field).is_none()) && !asked.is_empty() {
+        // Values that are all empty are what was shown: only a yes makes them an answer.
+        let empty = asked.iter().all(|field| value(field).is_none()) && !asked.is_empty();
+        if empty && answer.confirmed != Some(true) {
             return Ok(None);
         }
         self.leaves_the_rest(tool, values)?;
