@@ -6,6 +6,7 @@ pub mod approval;
 pub mod command;
 pub mod component;
 pub mod event;
+pub mod exact;
 pub mod ids;
 pub mod long_result;
 pub mod media;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::exact::inexact_number;
 use crate::long_result::WholeResult;
 use crate::media::Media;
 use crate::usage::Usage;
@@ -46,6 +47,23 @@ impl ToolCall {
             Ok(_) => Err(format!("the arguments of {} must be a JSON object", self.name)),
             Err(error) => Err(format!("the arguments of {} are not valid JSON: {error}", self.name)),
         }
+    }
+}
+
+impl ToolCall {
+    /// As [`ToolCall::parsed`], for a call that is to be made: with each number as the model wrote it.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the arguments, fit for the model to read.
+    pub fn exactly(&self) -> Result<Map<String, Value>, String> {
+        let arguments = self.parsed()?;
+        let Some(number) = inexact_number(&self.arguments) else { return Ok(arguments) };
+        let number: String = number.chars().take(40).collect();
+        Err(format!(
+            "{} was not called: the number {number} in its arguments cannot be kept exactly (whole numbers have at most 64 \
+             bits, others at most 17 digits): give it as a text, or with fewer digits",
+            self.name
+        ))
     }
 }
 

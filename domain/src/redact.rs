@@ -2,6 +2,8 @@
 
 mod json;
 
+pub(crate) use json::end_of;
+
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
@@ -122,14 +124,14 @@ impl Redactor {
     }
 
     /// Whether the value of this name is a secret.
-    fn is_secret_name(&self, name: &str) -> bool {
+    pub fn names_a_secret(&self, name: &str) -> bool {
         self.names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
     }
 
     /// As [`Redactor::value`], for an object.
     pub fn object(&self, map: &mut serde_json::Map<String, Value>) {
         for (name, inner) in map.iter_mut() {
-            if inner.is_string() && self.is_secret_name(name) {
+            if inner.is_string() && self.names_a_secret(name) {
                 *inner = Value::String(REDACTED.to_owned());
             } else {
                 self.value(inner);

@@ -100,6 +100,27 @@ impl ApprovalRule {
             not_by_requester: false,
         }
     }
+
+    /// What is wrong with the rule, and how to mend it; `None` when it can be followed.
+    pub fn fault(&self) -> Option<&'static str> {
+        let waits = self.expires_after_seconds.is_some()
+            || self.on_expiry != OnExpiry::default()
+            || self.remind_every_seconds.is_some();
+        if self.kind == ApprovalKind::Audit && (waits || self.not_by_requester) {
+            return Some(
+                "an approval of kind `audit` records what was decided, and waits for nobody: say `kind: required`, or take \
+                 out expires_after_seconds, on_expiry, remind_every_seconds and not_by_requester",
+            );
+        }
+        if self.on_expiry != OnExpiry::default() && self.expires_after_seconds.is_none() {
+            return Some("`on_expiry` needs `expires_after_seconds`: without it an approval never expires");
+        }
+        match (self.expires_after_seconds, self.remind_every_seconds) {
+            (Some(0), _) => Some("`expires_after_seconds` is in seconds, and at least 1"),
+            (_, Some(0)) => Some("`remind_every_seconds` is in seconds, and at least 1"),
+            _ => None,
+        }
+    }
 }
 
 /// A tool as the model and the log know it.

@@ -270,6 +270,7 @@ fn approval_samples() -> Vec<ApprovalEvent> {
         kind: "string".into(),
         description: Some("Whom".into()),
         required: true,
+        nullable: false,
         asked: true,
         choices: vec![json!("bob")],
     };

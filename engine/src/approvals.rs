@@ -4,7 +4,9 @@ use daybook_domain::approval::{ApprovalCommand, ApprovalError, ApprovalEvent, Ap
 use daybook_domain::command::{Envelope, ResolveApproval};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{ApprovalId, LogId, StreamId};
-use daybook_domain::run::{Decision, Ending, ErrorKind, RequirementResolved, RunEvent, RunMode, RunState, RunStatus};
+use daybook_domain::run::{
+    Decision, Ending, ErrorKind, RequirementKind, RequirementResolved, RunEvent, RunMode, RunState, RunStatus,
+};
 use daybook_domain::tool::OnExpiry;
 use daybook_store::{Append, AppendError, Expected, LeaseOp, Store, StoreError, StreamWrite, Subject};
 
@@ -15,6 +17,10 @@ use crate::settle::{MAX_TRIES, Settlement, Standing, Unsettled, meta_of};
 
 /// What the model is told of a call that nobody decided about in time.
 const EXPIRED: &str = "The approval of this call expired before anybody decided";
+
+/// The same, of a call that may have run already.
+const EXPIRED_AGAIN: &str =
+    "It is not known whether the call was carried out, and the approval to run it again expired before anybody decided";
 
 /// Folds an approval's stream; gives the stream's version too.
 pub(crate) async fn fold_approval(
@@ -84,7 +90,11 @@ pub(crate) async fn watch(engine: &Engine, envelope: &Envelope, id: &ApprovalId)
     let expire = |at_ms| ApprovalCommand::Expire { at_ms };
     let outcome = match policy {
         OnExpiry::Fail => fail_run(engine, envelope, id).await?,
-        _ => decide(engine, envelope, id, expire, |_| Some((Decision::Rejected, Some(EXPIRED.to_owned())))).await?,
+        _ => {
+            let why = |state: &ApprovalState| if is_again(state) { EXPIRED_AGAIN } else { EXPIRED };
+            let rejected = |state: &ApprovalState| Some((Decision::Rejected, Some(why(state).to_owned())));
+            decide(engine, envelope, id, expire, rejected).await?
+        }
     };
     tracing::info!(approval = %id, run = %requested.run_id, tool = requested.tool, ?policy, "an approval expired");
     Ok(outcome)
@@ -162,6 +172,11 @@ fn asks_for(state: &RunState, id: &ApprovalId) -> bool {
     state.open_requirements().any(|(needed, _)| needed.approval.as_ref() == Some(id))
 }
 
+/// Whether it is about running a call again whose outcome nobody knows.
+fn is_again(state: &ApprovalState) -> bool {
+    state.requested.as_ref().is_some_and(|requested| requested.requirement.kind == RequirementKind::UnknownOutcome)
+}
+
 /// The answer for the run. What was approved is exactly what runs.
 fn answered(
     envelope: &Envelope,
@@ -178,9 +193,10 @@ fn answered(
         let why = "the run's call is not the one this approval is for: it needs a new decision".to_owned();
         return Err(ExecuteError::CannotContinue(why));
     }
+    let again = decision == Decision::Confirmed && is_again(state);
     Ok(RequirementResolved {
         call_id,
-        decision,
+        decision: if again { Decision::RunAgain } else { decision },
         note: note.into(),
         values: None.into(),
         result: None.into(),
@@ -247,14 +263,16 @@ pub(crate) async fn cancelled(
 ) -> Result<Vec<StreamWrite>, StoreError> {
     let mut writes = Vec::new();
     for id in run.open_requirements().filter_map(|(needed, _)| needed.approval.as_ref()) {
-        if except == Some(id) {
-            continue;
-        }
-        let (state, version) = fold_approval(&inner.store, log, id).await?;
-        let events = state.decide(ApprovalCommand::Cancel { at_ms: inner.now_ms() }).unwrap_or_default();
-        if let (false, Ok(write)) = (events.is_empty(), write_of(&state, id, version, &events)) {
-            writes.push(write);
+        if except != Some(id) {
+            writes.extend(withdrawn(inner, log, id).await?);
         }
     }
     Ok(writes)
+}
+
+/// What happens to an approval that nobody needs any more; nothing when it is settled.
+pub(crate) async fn withdrawn(inner: &Inner, log: LogId, id: &ApprovalId) -> Result<Option<StreamWrite>, StoreError> {
+    let (state, version) = fold_approval(&inner.store, log, id).await?;
+    let events = state.decide(ApprovalCommand::Cancel { at_ms: inner.now_ms() }).unwrap_or_default();
+    Ok(write_of(&state, id, version, &events).ok().filter(|_| !events.is_empty()))
 }

@@ -7,13 +7,17 @@ use daybook_domain::ids::{ApprovalId, StreamId};
 use daybook_domain::redact::Redactor;
 use daybook_domain::run::{
     Answer, AnswerError, Decision, Requirement, RequirementKind, RequirementResolved, RunEvent, RunState, RunStatus,
+    ToolRecord,
 };
 use daybook_store::{CommandKey, Expected, StreamWrite};
+use serde_json::{Map, Value};
 
+use crate::approvals::withdrawn;
 use crate::engine::{Engine, Outcome};
 use crate::error::ExecuteError;
 use crate::fork::fork_run;
 use crate::plan::approval_of;
+use crate::registry::Checks;
 use crate::settle::{MAX_TRIES, Settlement, Standing, Unsettled};
 use crate::start::hash_of;
 
@@ -32,7 +36,8 @@ pub(crate) async fn continue_run(
         if command.fork || command.regenerate {
             return fork_run(engine, envelope, &run, command).await;
         }
-        let answers = read_answers(&run.state, &command.answers, &inner.redactor)?;
+        let agent = inner.registry().pinned(run.config.clone(), &run.accepted.config_hash);
+        let answers = read_answers(&run, &agent.checks, &command.answers, &inner.redactor)?;
         if run.state.status != RunStatus::Paused {
             return if let Some(outcome) = joined(&run, &command, &answers)? {
                 Ok(outcome)
@@ -43,7 +48,7 @@ pub(crate) async fn continue_run(
         if answers.is_empty() {
             return Err(ExecuteError::Unanswered(silence(&run.state)));
         }
-        match settle(engine, envelope, run, &command, answers).commit().await {
+        match settle(engine, envelope, run, &command, answers).await?.commit().await {
             Err(Unsettled::Conflict) => {}
             Err(Unsettled::Refused(error)) => return Err(error),
             // The same key with the same answers: what they came to then.
@@ -57,18 +62,25 @@ pub(crate) async fn continue_run(
     Err(ExecuteError::Contended)
 }
 
-fn settle<'a>(
+async fn settle<'a>(
     engine: &'a Engine,
     envelope: &'a Envelope,
     run: Standing,
     command: &ContinueRun,
     answers: Vec<RequirementResolved>,
-) -> Settlement<'a> {
+) -> Result<Settlement<'a>, ExecuteError> {
     let inner = &engine.inner;
     let at_ms = inner.now_ms();
     let stamped = |resolved| RequirementResolved { by: envelope.principal.name.clone(), at_ms, ..resolved };
     let answers: Vec<RequirementResolved> = answers.into_iter().map(stamped).collect();
-    let beside = answers.iter().filter_map(|resolved| audit(engine, envelope, &run, resolved)).collect();
+    let mut beside: Vec<StreamWrite> =
+        answers.iter().filter_map(|resolved| audit(engine, envelope, &run, resolved)).collect();
+    for asked in answers.iter().filter_map(|resolved| run.state.tool(&resolved.call_id)?.asked.as_ref()) {
+        // How it ended is known now: nobody need decide whether it runs again.
+        if let Some(id) = &asked.approval {
+            beside.extend(withdrawn(inner, envelope.log_id, id).await?);
+        }
+    }
     let key = envelope.idempotency_key.clone().map(|key| CommandKey {
         principal: envelope.principal.name.clone(),
         route: format!("{}:runs/{}:continue", command.component, command.run_id),
@@ -77,7 +89,7 @@ fn settle<'a>(
         resource: command.run_id.to_string(),
     });
     let answers = answers.into_iter().map(RunEvent::RequirementResolved).collect();
-    Settlement { inner, envelope, run, answers, beside, mode: command.mode, key }
+    Ok(Settlement { inner, envelope, run, answers, beside, mode: command.mode, key })
 }
 
 /// The answers that say something new.
@@ -85,11 +97,12 @@ fn settle<'a>(
 /// # Errors
 /// [`AnswerError`] for the first that does not fit.
 fn read_answers(
-    state: &RunState,
+    run: &Standing,
+    checks: &Checks,
     answers: &[Answer],
     redactor: &Redactor,
 ) -> Result<Vec<RequirementResolved>, AnswerError> {
-    let mut state = state.clone();
+    let mut state = run.state.clone();
     let mut all = Vec::new();
     for answer in answers {
         let tool = state.tool(&answer.call_id).ok_or_else(|| AnswerError::NoSuchCall(answer.call_id.clone()))?;
@@ -101,7 +114,11 @@ fn read_answers(
             }
             return Err(AnswerError::Answered(answer.call_id.clone()));
         }
-        if asked.approval.is_some() {
+        if state.status.is_end() {
+            return Err(AnswerError::Ended(state.status));
+        }
+        let required = || run.config.tools.iter().any(|spec| spec.name == tool.call.name && spec.needs_approval());
+        if is_for_an_approval(asked, given.decision, required) {
             return Err(AnswerError::NeedsApproval);
         }
         let mut values = given.values.clone();
@@ -109,6 +126,9 @@ fn read_answers(
         if values != given.values {
             let fault = "what was filled in holds a secret, which is not kept: let the tool find it elsewhere";
             return Err(AnswerError::Unfit(fault.to_owned()));
+        }
+        if given.decision == Decision::Filled {
+            fits_the_tool(tool, values.clone().unwrap_or_default(), checks)?;
         }
         let resolved = RequirementResolved {
             call_id: answer.call_id.clone(),
@@ -126,17 +146,45 @@ fn read_answers(
     Ok(all)
 }
 
+/// Whether the call may be made with what was filled in: the whole of it, by all that the tool's schema says.
+fn fits_the_tool(tool: &ToolRecord, values: Map<String, Value>, checks: &Checks) -> Result<(), AnswerError> {
+    let mut filled = tool.clone();
+    filled.fill(values);
+    let arguments = filled.arguments().map_err(AnswerError::Unfit)?;
+    let Some(check) = checks.get(&tool.call.name) else { return Ok(()) };
+    check.fault(&arguments).map_err(|fault| {
+        AnswerError::Unfit(format!("{} cannot be called with what was filled in: {fault}", tool.call.name))
+    })
+}
+
+/// Whether only an approval says this. The result of a call that may have run was allowed with the call, and runs
+/// nothing; a pause that an earlier version recorded names no approval for running it again.
+fn is_for_an_approval(asked: &Requirement, decision: Decision, required: impl Fn() -> bool) -> bool {
+    match (asked.kind, decision) {
+        (RequirementKind::UnknownOutcome, Decision::Executed) => false,
+        (RequirementKind::UnknownOutcome, Decision::RunAgain) => asked.approval.is_some() || required(),
+        _ => asked.approval.is_some(),
+    }
+}
+
 /// What is told to who answered nothing: silence is neither consent nor rejection.
 fn silence(state: &RunState) -> String {
     let external = |(needed, _): &(&Requirement, _)| needed.kind == RequirementKind::ExternalExecution;
-    match state.open_requirements().find(external) {
-        Some((_, tool)) => format!("Tool {} requires external execution, cannot continue run", tool.call.name),
-        None => {
-            "Run has unresolved HITL requirements. Provide the `requirements` parameter (or resolve an admin approval \
-                 first)."
-                .to_owned()
-        }
+    if let Some((_, tool)) = state.open_requirements().find(external) {
+        return format!("Tool {} requires external execution, cannot continue run", tool.call.name);
     }
+    if state.open_requirements().any(|(needed, _)| needed.approval.is_some()) {
+        // The words clients know.
+        return "Run has unresolved HITL requirements. Provide the `requirements` parameter (or resolve an admin approval \
+                first)."
+            .to_owned();
+    }
+    let calls: Vec<&str> = state.open_requirements().map(|(_, tool)| tool.call.name.as_str()).collect();
+    format!(
+        "The run waits for answers about {}: send the calls that it told in `tools`, each with `confirmed`, its \
+         `user_input_schema`, its `user_feedback_schema` or its `result` filled in",
+        calls.join(", ")
+    )
 }
 
 /// The run itself, when the caller says nothing that it does not go on from already; `None` when a new run is wanted.
@@ -178,7 +226,9 @@ fn audit(engine: &Engine, envelope: &Envelope, run: &Standing, resolved: &Requir
     let requirement = Requirement { approval: Some(approval_id.clone()), ..asked.clone() };
     // With what a person filled in: that is what runs.
     let mut decided = tool.clone();
-    decided.filled = resolved.values.get().cloned().flatten().filter(|_| resolved.decision == Decision::Filled);
+    if resolved.decision == Decision::Filled {
+        decided.fill(resolved.values.get().cloned().flatten().unwrap_or_default());
+    }
     let requested = approval_of(&run.accepted, &run.config, spec, &requirement, &decided, resolved.at_ms)?;
     let requested = ApprovalRequested { expires_at_ms: None, ..requested };
     let verdict = if resolved.decision == Decision::Rejected { Verdict::Rejected } else { Verdict::Approved };
@@ -191,4 +241,27 @@ fn audit(engine: &Engine, envelope: &Envelope, run: &Standing, resolved: &Requir
         subject: Some(run.subject()),
         events: vec![ApprovalEvent::Requested(Box::new(requested)).into(), ApprovalEvent::Resolved(decision).into()],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_an_approval_says() {
+        let asked = |kind, approval: Option<&str>| {
+            let approval = approval.map(|id| ApprovalId::parse(id).unwrap());
+            Requirement { approval, ..Requirement::new("c", kind) }
+        };
+        let refused = |asked: &Requirement, decision| is_for_an_approval(asked, decision, || true);
+        let confirmation = asked(RequirementKind::Confirmation, Some("a"));
+        assert!(refused(&confirmation, Decision::Confirmed) && refused(&confirmation, Decision::Rejected));
+        let again = asked(RequirementKind::UnknownOutcome, Some("a"));
+        assert!(refused(&again, Decision::RunAgain) && refused(&again, Decision::Rejected));
+        assert!(!refused(&again, Decision::Executed), "its result runs nothing");
+        // As an earlier version paused: it may be rejected, and nobody lets it run again without an approval.
+        let older = asked(RequirementKind::UnknownOutcome, None);
+        assert!(refused(&older, Decision::RunAgain) && !refused(&older, Decision::Rejected));
+        assert!(!is_for_an_approval(&older, Decision::RunAgain, || false), "the tool needs none");
+    }
 }

@@ -196,6 +196,7 @@ impl Engine {
             ports,
             tasks,
         });
+        inner.registry().warn_of_secrets(&inner.redactor);
         let engine = Self { inner };
         node::join(&engine).await?;
         Ok(engine)
@@ -233,6 +234,7 @@ impl Engine {
     /// [`ExecuteError::Store`] when the log does not answer; then nothing has changed.
     pub async fn replace(&self, mut registry: Registry) -> Result<(), ExecuteError> {
         let _alone = self.inner.replacing.lock().await;
+        registry.warn_of_secrets(&self.inner.redactor);
         registry.succeed(&self.inner.registry());
         // Before a run can refer to them.
         node::record_configs(&self.inner, &registry).await?;

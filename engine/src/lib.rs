@@ -23,6 +23,7 @@ mod plan;
 mod prompt;
 mod registry;
 mod repair;
+mod secrets;
 mod sessions;
 mod settle;
 mod signals;

@@ -5,20 +5,20 @@ use std::collections::HashSet;
 use daybook_domain::approval::{ApprovalRequested, call_hash};
 use daybook_domain::component::AgentConfig;
 use daybook_domain::ids::ApprovalId;
-use daybook_domain::redact::REDACTED;
 use daybook_domain::run::{
     Ending, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed,
     RunPaused, RunStage, RunState, RunStatus, RunSucceeded, ToolCallRequested, ToolOutcome, ToolOutcomeUnknown,
-    ToolRecord, needed,
+    ToolRecord, after_a_crash, can_be_answered, needed,
 };
 use daybook_domain::session::{SessionEvent, SessionRunEnded};
-use daybook_domain::tool::{Effect, ToolSpec};
+use daybook_domain::tool::{Effect, Gate, ToolSpec};
 use daybook_models::ChatRequest;
 use serde_json::{Map, Value};
 
 use crate::history::Seen;
 use crate::prompt::{build_request, json_hash};
 use crate::registry::Checks;
+use crate::secrets::cannot_wait;
 
 /// Work that comes after the planned events are in the log.
 #[derive(Debug)]
@@ -47,9 +47,8 @@ pub(crate) struct ModelCall {
 pub(crate) struct ToolStart {
     pub call_id: String,
     pub tool: String,
-    pub arguments: String,
-    /// What a person filled in, over the model's arguments.
-    pub filled: Option<Map<String, Value>>,
+    /// The call as it is recorded, with what a person filled in.
+    pub call: Box<ToolRecord>,
     pub idempotency_key: String,
     /// Why it is not called at all: what would have to be asked about it cannot be.
     pub refusal: Option<String>,
@@ -189,16 +188,21 @@ impl Planner<'_> {
     /// What a person must be asked before the call may run; an error when there is no sense in asking, because the call
     /// cannot be made as it stands.
     fn asks(&self, tool: &ToolRecord) -> Option<Result<Requirement, String>> {
-        let requirement = needed(self.spec(&tool.call.name)?, tool)?;
-        if lost_a_secret(&tool.call.arguments) {
-            return Some(Err(LOST_SECRET.to_owned()));
+        let spec = self.spec(&tool.call.name)?;
+        let requirement = needed(spec, tool)?;
+        if let Some(refusal) = cannot_wait(&tool.call) {
+            return Some(Err(refusal));
         }
         let fits = |arguments: &Map<String, Value>| match self.checks.get(&tool.call.name) {
             // What a person fills in is not there yet.
-            Some(check) if requirement.kind != RequirementKind::UserInput => check.check(arguments),
-            _ => Ok(()),
+            Some(check) if requirement.kind == RequirementKind::UserInput => check.check_before_input(arguments),
+            Some(check) => check.check(arguments),
+            None => Ok(()),
         };
-        let checked = tool.arguments().and_then(|arguments| fits(&arguments).map_err(|error| error.to_string()));
+        let arguments = tool.call.exactly().map(|arguments| tool.with_input(arguments));
+        let checked = arguments.and_then(|arguments| fits(&arguments).map_err(|error| error.to_string()));
+        let checked =
+            checked.and_then(|()| if spec.gate == Gate::Feedback { can_be_answered(&tool.call) } else { Ok(()) });
         Some(checked.map(|()| requirement))
     }
 
@@ -207,8 +211,7 @@ impl Planner<'_> {
         ToolStart {
             call_id: tool.call.id.clone(),
             tool: tool.call.name.clone(),
-            arguments: tool.call.arguments.clone(),
-            filled: tool.filled.clone(),
+            call: Box::new(tool.clone()),
             idempotency_key: known.unwrap_or_else(|| (self.fresh_id)().to_string()),
             refusal,
         }
@@ -225,16 +228,13 @@ impl Planner<'_> {
 
     /// Asks about `calls`, and about those whose outcome nobody knows.
     fn pause(&self, state: &RunState, calls: Vec<(Requirement, ToolRecord)>) -> Plan {
-        let unknown = |tool: &&ToolRecord| tool.outcome == Some(ToolOutcome::Unknown);
-        let unknown = state.tools.iter().filter(unknown).map(|tool| &tool.call.id);
-        let mut requirements: Vec<Requirement> =
-            unknown.map(|id| Requirement::new(id, RequirementKind::UnknownOutcome)).collect();
-        let mut approvals = Vec::new();
-        for (mut requirement, tool) in calls {
-            if requirement.kind == RequirementKind::Confirmation
-                && let Some(approval) = self.approval(state, &mut requirement, &tool)
-            {
-                approvals.push(approval);
+        let unknown = state.tools.iter().filter(|tool| tool.outcome == Some(ToolOutcome::Unknown));
+        let again = |tool: &ToolRecord| (after_a_crash(self.spec(&tool.call.name), &tool.call.id), tool.clone());
+        let (mut requirements, mut approvals) = (Vec::new(), Vec::new());
+        for (mut requirement, tool) in unknown.map(again).chain(calls) {
+            // The approval that a call had was for one call: to run it again needs another.
+            if requirement.kind.lets_run() {
+                approvals.extend(self.approval(state, &mut requirement, &tool));
             }
             requirements.push(requirement);
         }
@@ -343,12 +343,4 @@ pub(crate) fn approval_of(
         rule,
         at_ms,
     })
-}
-
-/// What the model is told of a call that cannot be made because its arguments are not all kept.
-pub(crate) const LOST_SECRET: &str = "an argument held a secret, which is not kept: call again with all arguments";
-
-/// Whether recorded arguments lack a secret that was never recorded, so that the call cannot be made again.
-pub(crate) fn lost_a_secret(arguments: &str) -> bool {
-    arguments.contains(REDACTED)
 }

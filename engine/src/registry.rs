@@ -69,6 +69,16 @@ pub enum RegistryError {
         /// The models there are.
         known: String,
     },
+    /// The rule of a tool's approval cannot be followed.
+    #[error("the approval of the tool {tool:?} of agent {agent:?}: {fault}")]
+    Rule {
+        /// The agent.
+        agent: String,
+        /// The tool.
+        tool: String,
+        /// What is wrong, and how to mend it.
+        fault: &'static str,
+    },
     /// The configuration cannot be written as JSON.
     #[error("the configuration of agent {0:?} cannot be written: {1}")]
     Json(String, serde_json::Error),
@@ -106,7 +116,7 @@ impl Registry {
     /// Makes an agent known; its tools' schemas go into its configuration.
     ///
     /// # Errors
-    /// [`RegistryError`] when the id is taken or the model is unknown.
+    /// [`RegistryError`] when the id is taken, the model is unknown, or the rule of a tool's approval cannot be followed.
     pub fn add_agent(&mut self, mut config: AgentConfig, tools: ToolSet) -> Result<(), RegistryError> {
         let id = config.id.clone();
         if self.by_id.contains_key(&id) {
@@ -127,6 +137,10 @@ impl Registry {
         let mut specs: Vec<_> =
             named.iter().filter_map(|name| tools.get(name)).map(|tool| tool.spec().clone()).collect();
         specs.extend(others.map(|tool| tool.spec().clone()));
+        let rules = specs.iter().filter_map(|spec| Some((&spec.name, spec.approval.as_ref()?)));
+        if let Some((tool, fault)) = rules.into_iter().find_map(|(tool, rule)| Some((tool, rule.fault()?))) {
+            return Err(RegistryError::Rule { agent: id.to_string(), tool: tool.clone(), fault });
+        }
         config.tools = specs;
         let hash = config_hash(&config).map_err(|error| RegistryError::Json(id.to_string(), error))?;
         self.by_id.insert(id, self.agents.len());
@@ -272,6 +286,33 @@ mod tests {
         assert_eq!(abilities.components, ["agent:gone", "agent:one"]);
         assert_eq!(abilities.models, ["a", "b", "c"]);
         assert_eq!(abilities.tools, ["x", "y", "z"]);
+    }
+
+    #[test]
+    fn a_rule_that_would_be_ignored_is_refused() {
+        use daybook_domain::tool::{ApprovalKind, ApprovalRule, OnExpiry};
+        let refused = |rule: ApprovalRule| {
+            let call = |_: ToolContext, _: Nothing| async { Ok(String::new()) };
+            let tool = FunctionTool::new("x", "Does nothing.", Effect::Pure, call).approval(rule);
+            let mut registry = registry(&["a"], &[]);
+            let tools = ToolSet::from_iter([("x".to_owned(), Arc::new(tool) as Arc<dyn daybook_tools::Tool>)]);
+            registry.add_agent(config("one", "a", ""), tools).err().map(|error| error.to_string())
+        };
+        let audit = || ApprovalRule::new(ApprovalKind::Audit);
+        let required = || ApprovalRule::new(ApprovalKind::Required);
+        assert_eq!((refused(audit()), refused(required())), (None, None));
+        for rule in [
+            ApprovalRule { expires_after_seconds: Some(9), ..audit() },
+            ApprovalRule { on_expiry: OnExpiry::Fail, ..audit() },
+            ApprovalRule { remind_every_seconds: Some(9), ..audit() },
+            ApprovalRule { not_by_requester: true, ..audit() },
+        ] {
+            let fault = refused(rule).unwrap();
+            assert!(fault.contains("tool \"x\" of agent \"one\"") && fault.contains("kind: required"), "{fault}");
+        }
+        let fault = refused(ApprovalRule { on_expiry: OnExpiry::Wait, ..required() }).unwrap();
+        assert!(fault.contains("never expires"), "{fault}");
+        assert!(refused(ApprovalRule { remind_every_seconds: Some(0), ..required() }).is_some());
     }
 
     #[test]

@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 
 use crate::drive::{Driver, Exit};
 use crate::frame::FrameBody;
-use crate::plan::{Action, LOST_SECRET, ToolStart, lost_a_secret};
+use crate::plan::{Action, ToolStart};
+use crate::secrets::{LOST_SECRET, lost_a_secret};
 use crate::start::to_blobs;
 
 /// How long outcomes of tools beside each other are gathered for one commit.
@@ -98,7 +99,7 @@ impl Driver {
             let names: Vec<&str> = self.agent.config.tools.iter().map(|tool| tool.name.as_str()).collect();
             return Err(format!("there is no tool {:?}; there are: {}", start.tool, names.join(", ")));
         };
-        let written = self.arguments.get(&start.call_id).unwrap_or(&start.arguments);
+        let written = self.arguments.get(&start.call_id).unwrap_or(&start.call.call.arguments);
         if lost_a_secret(written) {
             return Err(LOST_SECRET.to_owned());
         }
@@ -107,8 +108,7 @@ impl Driver {
             name: start.tool.clone(),
             arguments: written.clone(),
         };
-        let mut arguments = call.parsed()?;
-        arguments.extend(start.filled.clone().into_iter().flatten());
+        let arguments = start.call.with_input(call.exactly()?);
         if let Some(check) = self.agent.checks.get(&start.tool) {
             check.check(&arguments).map_err(|error| error.to_string())?;
         }

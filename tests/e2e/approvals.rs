@@ -81,12 +81,15 @@ async fn whose_run_it_is_may_not_decide_where_another_has_to_and_a_note_reaches_
     let world = World::new().await;
     let server = world.server().await;
     let (run, approval) = paused(&server, "ask_another", "s").await;
-    let own = json!({"status": "approved", "resolved_by": "alice"});
-    let (status, refused) = resolve_as(&server, &approval, own).await;
-    assert_eq!(status, 403, "{refused}");
-    let nobody = json!({"status": "approved"});
-    let (status, refused) = resolve_as(&server, &approval, nobody).await;
-    assert_eq!((status, text(&refused["detail"]).contains("resolved_by")), (400, true), "{refused}");
+    for own in ["alice", " Alice"] {
+        let own = json!({"status": "approved", "resolved_by": own});
+        let (status, refused) = resolve_as(&server, &approval, own).await;
+        assert_eq!(status, 403, "{refused}");
+    }
+    for nobody in [json!({"status": "approved"}), json!({"status": "approved", "resolved_by": " "})] {
+        let (status, refused) = resolve_as(&server, &approval, nobody).await;
+        assert_eq!((status, text(&refused["detail"]).contains("resolved_by")), (400, true), "{refused}");
+    }
     let note = json!({"status": "rejected", "resolved_by": "boss", "resolution_data": {"note": "not on a Friday"}});
     assert_eq!(resolve_as(&server, &approval, note).await.0, 200);
     let seen = server.api.until(AGENT, &run, "s", "COMPLETED").await;
@@ -121,10 +124,19 @@ async fn a_kill_between_the_start_of_an_approved_call_and_its_result_never_runs_
     assert_eq!((calls("ask_pure").len(), calls("ask_idempotent").len(), calls("ask_unsafe").len()), (2, 2, 1));
     assert_eq!(calls("ask_idempotent")[0], calls("ask_idempotent")[1], "with the same key");
     assert_eq!(seen["requirements"][0]["kind"], "unknown_outcome");
-    // The approval was for one call. Whether it is made again, a person says.
-    let (status, _) = go_on(&server, run, tool, &json!([])).await;
-    assert_eq!((status, calls("ask_unsafe").len()), (400, 1));
+    assert!(text(&seen["content"]).contains("may have run already"), "{seen}");
+    // The approval was for one call. Whether it is made again, another says.
     let mut call = seen["tools"][0].clone();
+    let again = text(&call["approval_id"]).to_owned();
+    assert_eq!(server.api.ok("/approvals/count").await, json!({"count": 1}));
+    let listed = server.api.ok("/approvals?status=pending&pause_type=unknown_outcome").await;
+    assert_eq!((&listed["data"][0]["id"], &listed["data"][0]["tool_name"]), (&json!(again), &json!(tool)), "{listed}");
+    for (confirmed, refused) in [(Value::Null, 400), (json!(true), 403), (json!(false), 403)] {
+        call["confirmed"] = confirmed;
+        assert_eq!(go_on(&server, run, tool, &json!([call])).await.0, refused);
+    }
+    assert_eq!(calls("ask_unsafe").len(), 1);
+    call["confirmed"] = Value::Null;
     call["result"] = json!("it was done");
     let (status, ended) = go_on(&server, run, tool, &json!([call])).await;
     assert_eq!((status, &ended["status"]), (200, &json!("COMPLETED")));
@@ -177,6 +189,36 @@ async fn no_route_lets_other_arguments_run_than_those_that_were_asked_about() {
     assert_eq!(server.api.cancel(AGENT, &run, "s").await, 200);
     let cancelled = server.api.ok(&format!("/approvals/{approval}/status")).await;
     assert_eq!(cancelled["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn a_decision_that_contradicts_itself_or_is_no_form_is_refused_with_the_reason() {
+    let world = World::new().await;
+    let server = world.server().await;
+    let message = Script::call(&[("run_elsewhere", json!({"command": "ls"}))]).then_say(&["Done."]).message();
+    let fields = [("message", message.as_str()), ("session_id", "s"), ("stream", "false")];
+    let run = server.api.run(AGENT, &fields).await;
+    let (id, call) = (text(&run["run_id"]), text(&run["tools"][0]["tool_call_id"]));
+    let path = format!("/agents/{AGENT}/runs/{id}/continue");
+    let before = server.api.look(AGENT, id, "s").await.unwrap();
+    let told = async |kind: &str, body: String| {
+        let response = server.api.post(&path).header("content-type", kind).body(body).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let form = "application/x-www-form-urlencoded";
+    let one = format!("[{{\"tool_call_id\": \"{call}\", \"result\": \"one\"}}]");
+    let twice = format!("[{{\"tool_call_id\": \"{call}\", \"result\": \"one\", \"result\": \"two\"}}]");
+    let json = json!({"session_id": "s", "tools": []}).to_string();
+    for (kind, body, status, why) in [
+        (form, format!("session_id=s&stream=false&tools={one}&tools=[]"), 422, "more than once"),
+        (form, format!("session_id=s&stream=false&tools={twice}"), 400, "result\\\" stands twice"),
+        ("application/json", json, 400, "as a form"),
+    ] {
+        let answer = told(kind, body.clone()).await;
+        assert!(answer.0 == status && answer.1.contains(why), "{body}: {answer:?}");
+    }
+    assert_eq!(server.api.look(AGENT, id, "s").await.unwrap(), before, "nothing has changed");
+    assert_eq!(told(form, format!("session_id=s&stream=false&tools={one}")).await.0, 200);
 }
 
 #[tokio::test]

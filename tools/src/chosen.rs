@@ -293,14 +293,14 @@ impl ApprovalOptions {
         if self.on_expiry.is_some() && self.expires_after_seconds.is_none() {
             return Err("`on_expiry` needs `expires_after_seconds`: without it an approval never expires".to_owned());
         }
-        let seconds = |name, given: Option<u64>| given.map(|seconds| at_least_one(name, seconds)).transpose();
-        Ok(ApprovalRule {
-            expires_after_seconds: seconds("expires_after_seconds", self.expires_after_seconds)?,
+        let rule = ApprovalRule {
+            expires_after_seconds: self.expires_after_seconds,
             on_expiry: self.on_expiry.unwrap_or_default(),
-            remind_every_seconds: seconds("remind_every_seconds", self.remind_every_seconds)?,
+            remind_every_seconds: self.remind_every_seconds,
             not_by_requester: self.not_by_requester,
             ..ApprovalRule::new(self.kind)
-        })
+        };
+        rule.fault().map_or(Ok(rule), |fault| Err(fault.to_owned()))
     }
 }
 

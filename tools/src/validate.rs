@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use daybook_domain::tool::ToolSpec;
+use daybook_domain::tool::{Gate, ToolSpec};
 use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value};
 
@@ -64,6 +64,8 @@ pub struct ArgumentCheck {
     tool: String,
     known: Vec<String>,
     schema: SchemaCheck,
+    /// What a person is asked for, and the schema of the rest.
+    input: Option<(Vec<String>, SchemaCheck)>,
 }
 
 impl fmt::Debug for ArgumentCheck {
@@ -83,6 +85,10 @@ impl ArgumentCheck {
             tool: spec.name.clone(),
             known: known.map(|known| known.keys().cloned().collect()).unwrap_or_default(),
             schema: SchemaCheck::new(&spec.parameters),
+            input: match &spec.gate {
+                Gate::UserInput { fields } => Some(rest_of(&spec.parameters, fields)),
+                _ => None,
+            },
         }
     }
 
@@ -96,19 +102,64 @@ impl ArgumentCheck {
     /// # Errors
     /// [`ToolError::Arguments`], in at most about 2,000 characters that name what is wrong and what is expected.
     pub fn check(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
-        if arguments.values().any(|value| is_deeper(value, MAX_DEPTH - 1)) {
-            return Err(self.refuse(&format!("the arguments are nested more than {MAX_DEPTH} levels deep")));
-        }
-        if is_longer(arguments, MAX_BYTES) {
-            return Err(self.refuse(&format!("the arguments are longer than {MAX_BYTES} bytes")));
-        }
-        self.schema.check(&Value::Object(arguments.clone())).map_err(|fault| self.refuse(&fault))
+        self.fault(arguments).map_err(|fault| self.refuse(&fault))
+    }
+
+    /// As [`ArgumentCheck::check`], in words for somebody who is not the caller.
+    ///
+    /// # Errors
+    /// What is wrong and where, in at most about 1,600 characters, without the values.
+    pub fn fault(&self, arguments: &Map<String, Value>) -> Result<(), String> {
+        held(&self.schema, arguments)
+    }
+
+    /// Checks the arguments of a call before a person is asked for some of them: the others, as far as the schema says
+    /// something of them alone.
+    ///
+    /// # Errors
+    /// As [`ArgumentCheck::check`].
+    pub fn check_before_input(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
+        let Some((asked, rest)) = &self.input else { return self.check(arguments) };
+        // What the model wrote there is dropped.
+        let others = arguments.iter().filter(|(name, _)| !asked.contains(name));
+        let others = others.map(|(name, value)| (name.clone(), value.clone())).collect();
+        held(rest, &others).map_err(|fault| self.refuse(&fault))
     }
 
     fn refuse(&self, fault: &str) -> ToolError {
         let known = if self.known.is_empty() { "none".to_owned() } else { clip(&self.known.join(", "), 400) };
         ToolError::Arguments(format!("{} was not called: {fault}. Its arguments: {known}.", clip(&self.tool, 64)))
     }
+}
+
+/// What a person is asked for, by name, and the schema of the other arguments. Rules about several arguments at once are
+/// left out of it: they are for the whole call.
+fn rest_of(schema: &Value, asked: &[String]) -> (Vec<String>, SchemaCheck) {
+    let known = schema.get("properties").and_then(Value::as_object);
+    let all = || known.into_iter().flat_map(Map::keys).cloned().collect();
+    let asked = if asked.is_empty() { all() } else { asked.to_vec() };
+    let alone = ["$schema", "$defs", "definitions", "type", "properties", "patternProperties", "additionalProperties"];
+    let mut rest: Map<String, Value> = schema
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(word, _)| alone.contains(&word.as_str()))
+        .map(|(word, said)| (word.clone(), said.clone()))
+        .collect();
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+    let others = required.filter(|name| !name.as_str().is_some_and(|name| asked.iter().any(|asked| asked == name)));
+    rest.insert("required".to_owned(), others.cloned().collect());
+    (asked, SchemaCheck::new(&Value::Object(rest)))
+}
+
+fn held(schema: &SchemaCheck, arguments: &Map<String, Value>) -> Result<(), String> {
+    if arguments.values().any(|value| is_deeper(value, MAX_DEPTH - 1)) {
+        return Err(format!("the arguments are nested more than {MAX_DEPTH} levels deep"));
+    }
+    if is_longer(arguments, MAX_BYTES) {
+        return Err(format!("the arguments are longer than {MAX_BYTES} bytes"));
+    }
+    schema.check(&Value::Object(arguments.clone()))
 }
 
 /// One fault and its place, without the value, which may be long.
@@ -194,6 +245,32 @@ mod tests {
         let list = json!({"properties": {"l": {"items": {"type": "string"}}}});
         let first = check(list, &json!({"l": vec![1; 100_000]})).unwrap_err();
         assert!(first.contains("at /l/0") && !first.contains("/l/1"), "{first}");
+    }
+
+    #[test]
+    fn before_a_person_fills_some_in_the_others_are_held_against_the_schema() {
+        let with = |fields: &[&str], parameters: Value| {
+            let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+            ArgumentCheck::new(&ToolSpec { gate: Gate::UserInput { fields }, ..ToolSpec::new("book", "", parameters) })
+        };
+        let before = |check: &ArgumentCheck, arguments: Value| {
+            check.check_before_input(arguments.as_object().unwrap()).map_err(|error| error.to_string())
+        };
+        let city = with(&["city"], booking());
+        for right in [json!({}), json!({"nights": 2}), json!({"city": 5, "nights": 2})] {
+            assert_eq!(before(&city, right.clone()), Ok(()), "{right}");
+        }
+        assert!(before(&city, json!({"nights": "two"})).unwrap_err().contains("at /nights"));
+        assert!(before(&city, json!({"nope": 1})).unwrap_err().contains("nope"));
+        assert!(before(&with(&["nights"], booking()), json!({})).unwrap_err().contains("\"city\" is a required"));
+        assert_eq!(before(&with(&[], booking()), json!({"city": 5})), Ok(()), "all of them are asked for");
+        assert!(before(&with(&[], booking()), json!({"nope": 1})).unwrap_err().contains("nope"));
+        // Whether the whole fits is not known yet.
+        let mut either = booking();
+        either["anyOf"] = json!([{"required": ["nights"]}, {"minProperties": 3}]);
+        let either = with(&["nights"], either);
+        assert_eq!(before(&either, json!({"city": "Oslo"})), Ok(()));
+        assert!(either.check(json!({"city": "Oslo"}).as_object().unwrap()).is_err());
     }
 
     #[test]

@@ -81,6 +81,12 @@ pub enum ApprovalError {
     /// The tool's rule wants somebody else than the user whose run it is.
     #[error("{0:?} asked for this approval, and its rule wants somebody else to decide")]
     OwnRequest(String),
+    /// The tool's rule wants somebody else than the requester, and the run does not say who that is.
+    #[error(
+        "the rule of this approval wants somebody else than the requester to decide, and the run was started without a \
+         user_id: reject the call, or cancel the run and start it with one"
+    )]
+    NoRequester,
     /// The tool's rule wants to know who decides.
     #[error(
         "the rule of this approval wants somebody else than the requester to decide: say who you are (resolved_by)"

@@ -3,6 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use unicode_normalization::UnicodeNormalization;
 
 use super::command::{ApprovalCommand, ApprovalError, Verdict};
 use super::event::{
@@ -101,7 +102,7 @@ impl ApprovalState {
                     let by = self.resolved_by().map(str::to_owned);
                     return Err(ApprovalError::Settled { status: self.status, by });
                 }
-                may_decide(requested, &by, resolved_by.as_deref())?;
+                may_decide(requested, verdict, &by, resolved_by.as_deref())?;
                 let (resolved_by, data) = (resolved_by.into(), data.into());
                 vec![ApprovalEvent::Resolved(ApprovalResolved { verdict, by, resolved_by, data, at_ms })]
             }
@@ -152,12 +153,30 @@ impl ApprovalState {
     }
 }
 
-/// Four eyes: neither the caller nor whom the caller names may be the requester.
-fn may_decide(requested: &ApprovalRequested, by: &str, resolved_by: Option<&str>) -> Result<(), ApprovalError> {
-    let Some(user) = requested.user_id.as_ref().filter(|_| requested.rule.not_by_requester) else { return Ok(()) };
-    let resolved_by = resolved_by.ok_or(ApprovalError::Nameless)?;
-    let own = resolved_by == user.as_str() || by.strip_prefix("user:") == Some(user.as_str());
-    if own { Err(ApprovalError::OwnRequest(user.to_string())) } else { Ok(()) }
+/// Four eyes: neither the caller nor whom the caller names may be the requester, however the name is spelled. Where nobody
+/// knows who the requester is, nobody can be told from them: then the call may be rejected, and not approved.
+fn may_decide(
+    requested: &ApprovalRequested,
+    verdict: Verdict,
+    by: &str,
+    resolved_by: Option<&str>,
+) -> Result<(), ApprovalError> {
+    if !requested.rule.not_by_requester {
+        return Ok(());
+    }
+    let resolved_by = resolved_by.map(spelled_alike).filter(|name| !name.is_empty()).ok_or(ApprovalError::Nameless)?;
+    let Some(user) = &requested.user_id else {
+        return if verdict == Verdict::Rejected { Ok(()) } else { Err(ApprovalError::NoRequester) };
+    };
+    let own = spelled_alike(user.as_str());
+    let is_own = resolved_by == own || by.strip_prefix("user:").is_some_and(|by| spelled_alike(by) == own);
+    if is_own { Err(ApprovalError::OwnRequest(user.to_string())) } else { Ok(()) }
+}
+
+/// A name without what people do not see as a difference: case, width, composition of letters, and spaces around it.
+fn spelled_alike(name: &str) -> String {
+    let folded: String = name.nfkc().flat_map(char::to_lowercase).nfkc().collect();
+    folded.trim().to_owned()
 }
 
 /// SHA-256 over a tool's name and its arguments (keys sorted, no spaces), hex.

@@ -68,6 +68,36 @@ fn the_requester_may_not_decide_where_the_rule_says_so() {
 }
 
 #[test]
+fn another_spelling_is_no_other_person() {
+    let events = [requested(ApprovalRule { not_by_requester: true, ..required() })];
+    for name in [" alice", "Alice", "ALICE\n", "\u{ff41}lice"] {
+        let own = ApprovalError::OwnRequest("alice".into());
+        given(&events).when(resolve(Verdict::Approved, "anonymous", Some(name))).then_expect_error(own.clone());
+        let by = format!("user:{name}");
+        given(&events).when(resolve(Verdict::Rejected, &by, Some("boss"))).then_expect_error(own);
+    }
+    given(&events).when(resolve(Verdict::Approved, "anonymous", Some(" "))).then_expect_error(ApprovalError::Nameless);
+    let [ApprovalEvent::Requested(asked)] = &events else { panic!("{events:?}") };
+    let rene = ApprovalRequested { user_id: Some(UserId::parse("Ren\u{e9}").unwrap()), ..(**asked).clone() };
+    let own = ApprovalError::OwnRequest("Ren\u{e9}".into());
+    let decomposed = resolve(Verdict::Approved, "anonymous", Some("rene\u{301}"));
+    given(&[ApprovalEvent::Requested(Box::new(rene))]).when(decomposed).then_expect_error(own);
+}
+
+#[test]
+fn where_nobody_knows_the_requester_nobody_approves() {
+    let ApprovalEvent::Requested(asked) = requested(ApprovalRule { not_by_requester: true, ..required() }) else {
+        panic!("not requested")
+    };
+    let events = [ApprovalEvent::Requested(Box::new(ApprovalRequested { user_id: None, ..*asked }))];
+    given(&events)
+        .when(resolve(Verdict::Approved, "anonymous", Some("boss")))
+        .then_expect_error(ApprovalError::NoRequester);
+    let rejected = resolved(Verdict::Rejected, "anonymous", Some("boss"));
+    given(&events).when(resolve(Verdict::Rejected, "anonymous", Some("boss"))).then_expect_events(vec![rejected]);
+}
+
+#[test]
 fn what_is_deleted_is_gone_for_callers_and_what_is_pending_stays() {
     let deleted = ApprovalEvent::Deleted(ApprovalDeleted { by: "x".into(), at_ms: 7 });
     let delete = || ApprovalCommand::Delete { by: "x".into(), at_ms: 7 };

@@ -29,7 +29,7 @@ impl Redactor {
             named &= text[at..start].chars().all(|c| c == ':' || c.is_ascii_whitespace());
             at = end;
             if text[end..].trim_ascii_start().starts_with(':') {
-                named = serde_json::from_str::<String>(literal).is_ok_and(|name| self.is_secret_name(&name));
+                named = serde_json::from_str::<String>(literal).is_ok_and(|name| self.names_a_secret(&name));
                 continue;
             }
             let clean = if named { Some(format!("\"{REDACTED}\"")) } else { self.literal(literal) };
@@ -56,7 +56,7 @@ impl Redactor {
 }
 
 /// Where the string that begins at `start` has ended; in JSON, none goes on for ever.
-fn end_of(text: &str, start: usize) -> usize {
+pub(crate) fn end_of(text: &str, start: usize) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(start + 1) {
         match byte {

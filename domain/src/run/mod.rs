@@ -2,6 +2,8 @@
 
 mod command;
 mod event;
+mod feedback;
+mod input;
 mod next;
 #[cfg(test)]
 mod pause_tests;
@@ -21,10 +23,11 @@ pub use event::{
     RunReplaced, RunStage, RunSucceeded, RunTakenOver, ToolCallCompleted, ToolCallFailed, ToolCallRequested,
     ToolOutcomeUnknown,
 };
+pub use feedback::{Choice, Question, can_be_answered, questions};
+pub use input::InputField;
 pub use next::{Ending, Next};
 pub use requirement::{
-    Answer, AnswerError, Choice, Decision, Given, InputField, Question, REJECTED, Requirement, RequirementKind, needed,
-    questions,
+    Answer, AnswerError, Decision, Given, REJECTED, Requirement, RequirementKind, after_a_crash, needed,
 };
 pub use state::{RunState, RunStatus};
 pub use tools::{ToolOutcome, ToolRecord};

@@ -69,13 +69,40 @@ fn a_confirmation_is_for_the_arguments_that_were_asked_about() {
 fn what_is_filled_in_must_be_whole_and_fit() {
     let gate = || Gate::UserInput { fields: vec!["to".into(), "copies".into()] };
     let fill = |values: Value| read(gate(), json!({"subject": "S", "to": "model"}), json!({"values": values}));
-    let given = fill(json!({"to": "bob", "copies": 2, "subject": "not asked"})).unwrap().unwrap();
+    // A client sends back what it was shown, also of what it is not asked for.
+    let given = fill(json!({"to": "bob", "copies": 2, "subject": "S"})).unwrap().unwrap();
+    for other in [json!({"to": "bob", "subject": "edited"}), json!({"to": "bob", "subject": 5})] {
+        assert_eq!(fill(other), Err(AnswerError::OtherArguments("send".into())));
+    }
+    assert!(matches!(fill(json!({"to": "bob", "nope": 1})), Err(AnswerError::Unfit(_))));
     assert_eq!(Value::Object(given.values.unwrap()), json!({"to": "bob", "copies": 2}));
     assert!(fill(json!({"to": "eve"})).unwrap().is_some(), "the other field is not required");
     for wrong in [json!({"copies": 2}), json!({"to": 5}), json!({"to": "mallory"}), json!({"to": "bob", "copies": "2"})]
     {
         assert!(matches!(fill(wrong.clone()), Err(AnswerError::Unfit(_))), "{wrong}");
     }
+}
+
+#[test]
+fn who_leaves_a_field_empty_says_that_there_is_none() {
+    let parameters = json!({"type": "object", "required": ["to", "nights"], "properties": {
+        "to": {"type": "string"}, "nights": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "copies": {"type": "integer"}}});
+    let spec = ToolSpec { gate: Gate::UserInput { fields: vec![] }, ..ToolSpec::new("send", "", parameters) };
+    let mut tool = record(json!({"to": "the model's", "nights": 3, "copies": 2}));
+    let needed = needed(&spec, &tool).unwrap();
+    let given = needed.read(&tool, &answer(json!({"values": {"to": "bob", "nights": null}}))).unwrap().unwrap();
+    tool.asked = Some(needed);
+    tool.fill(given.values.unwrap());
+    // Nothing filled in at all is silence, unless it is said to be meant.
+    let optional = |confirmed: Option<bool>| {
+        let asked = Gate::UserInput { fields: vec!["copies".into()] };
+        read(asked, json!({"subject": "S", "to": "bob"}), json!({"values": {"copies": null}, "confirmed": confirmed}))
+    };
+    assert_eq!(optional(None), Ok(None));
+    assert_eq!(optional(Some(true)).unwrap().unwrap().values, Some(Map::new()));
+    // What the model had written there, nobody was shown.
+    assert_eq!(Value::Object(tool.arguments().unwrap()), json!({"to": "bob", "nights": null}));
 }
 
 #[test]
@@ -93,6 +120,8 @@ fn choices_are_among_those_offered() {
         json!({"Where?": ["Oslo", "Rome"], "What?": ["Sea"]}),
         json!({"Where?": [], "What?": ["Sea"]}),
         json!({"Where?": "Oslo", "What?": ["Sea"]}),
+        json!({"Where?": ["Oslo"], "What?": ["Sea", "Sea"]}),
+        json!({"Where?": ["Oslo"], "What?": ["Sea"], "When?": ["Now"]}),
     ];
     for wrong in wrong {
         assert!(matches!(choose(wrong.clone()), Err(AnswerError::Unfit(_))), "{wrong}");

@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::feedback::chosen;
+use super::input::{InputField, input_fields};
+use super::state::RunStatus;
 use super::tools::ToolRecord;
 use crate::ids::ApprovalId;
-use crate::message::ToolCall;
 use crate::tool::{Gate, ToolSpec};
 
 /// What the model is told of a call that was rejected without a note.
@@ -49,6 +51,11 @@ pub enum RequirementKind {
 }
 
 impl RequirementKind {
+    /// Whether the answer to it lets a tool run: where an approval is required, the approval is that answer.
+    pub fn lets_run(self) -> bool {
+        matches!(self, Self::Confirmation | Self::UnknownOutcome)
+    }
+
     /// The kind on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -59,51 +66,6 @@ impl RequirementKind {
             Self::ExternalExecution => "external_execution",
         }
     }
-}
-
-/// An argument of a tool, as a person is shown it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct InputField {
-    /// Its name.
-    pub name: String,
-    /// Its JSON Schema type; `string` where the schema does not say.
-    pub kind: String,
-    /// What it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// Whether a call must have it.
-    pub required: bool,
-    /// Whether a person fills it in.
-    pub asked: bool,
-    /// The values it may have, where they are limited.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub choices: Vec<Value>,
-}
-
-/// A question of the model with its options.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Question {
-    /// What is asked.
-    pub question: String,
-    /// A short label.
-    #[serde(default)]
-    pub header: Option<String>,
-    /// What can be chosen.
-    #[serde(default)]
-    pub options: Vec<Choice>,
-    /// Whether several can be.
-    #[serde(default)]
-    pub multi_select: bool,
-}
-
-/// An option of a question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Choice {
-    /// Its text.
-    pub label: String,
-    /// What it means.
-    #[serde(default)]
-    pub description: Option<String>,
 }
 
 /// What a person decided.
@@ -189,9 +151,12 @@ pub enum AnswerError {
         "the arguments of {0} are not those that were asked about: reject the call with a note that says what to change"
     )]
     OtherArguments(String),
-    /// Only an approval answers it.
+    /// Only an approval answers it: nobody else lets the call run, or rejects it.
     #[error("This run requires admin approval before it can be continued")]
     NeedsApproval,
+    /// Its run is over without the answer.
+    #[error("the run is {}, and waits for no answers any more: start a new one", .0.as_str())]
+    Ended(RunStatus),
     /// It was answered before, otherwise; the first answer wins.
     #[error("the tool call {0:?} was answered already, and the first answer counts")]
     Answered(String),
@@ -218,7 +183,7 @@ impl Requirement {
         }
         let given = match self.kind {
             RequirementKind::Confirmation => answer.confirmed.map(|yes| decided(yes, Decision::Confirmed, answer)),
-            RequirementKind::UserInput => self.filled(answer)?,
+            RequirementKind::UserInput => self.filled(tool, answer)?,
             RequirementKind::UserFeedback => chosen(call, answer)?,
             RequirementKind::ExternalExecution => executed(answer),
             RequirementKind::UnknownOutcome => {
@@ -241,22 +206,29 @@ impl Requirement {
         Ok(Some(given))
     }
 
-    fn filled(&self, answer: &Answer) -> Result<Option<Given>, AnswerError> {
+    fn filled(&self, tool: &ToolRecord, answer: &Answer) -> Result<Option<Given>, AnswerError> {
         if answer.confirmed == Some(false) {
             return Ok(Some(decided(false, Decision::Filled, answer)));
         }
         let Some(values) = &answer.values else { return Ok(None) };
         let asked: Vec<&InputField> = self.fields.iter().filter(|field| field.asked).collect();
         let value = |field: &InputField| values.get(&field.name).filter(|value| !value.is_null());
-        if asked.iter().all(|field| value(field).is_none()) && !asked.is_empty() {
+        // Values that are all empty are what was shown: only a yes makes them an answer.
+        let empty = asked.iter().all(|field| value(field).is_none()) && !asked.is_empty();
+        if empty && answer.confirmed != Some(true) {
             return Ok(None);
         }
+        self.leaves_the_rest(tool, values)?;
         let mut filled = Map::new();
         for field in asked {
             match value(field) {
                 Some(value) => {
                     field.check(value)?;
                     filled.insert(field.name.clone(), value.clone());
+                }
+                // Somebody who leaves it empty, beside others that are filled in, says that there is none.
+                None if field.required && field.nullable => {
+                    filled.insert(field.name.clone(), Value::Null);
                 }
                 None if field.required => {
                     return Err(AnswerError::Unfit(format!("the field {:?} has no value", field.name)));
@@ -266,31 +238,24 @@ impl Requirement {
         }
         Ok(Some(Given { values: Some(filled), ..Given::only(Decision::Filled) }))
     }
-}
 
-impl InputField {
-    fn check(&self, value: &Value) -> Result<(), AnswerError> {
-        let fits = match self.kind.as_str() {
-            "string" => value.is_string(),
-            "integer" => value.is_i64() || value.is_u64(),
-            "number" => value.is_number(),
-            "boolean" => value.is_boolean(),
-            "array" => value.is_array(),
-            "object" => value.is_object(),
-            _ => true,
-        };
-        if !fits {
-            return Err(AnswerError::Unfit(format!("the field {:?} must be of type {}", self.name, self.kind)));
-        }
-        if !self.choices.is_empty() && !self.choices.contains(value) {
-            let choices: Vec<String> = self.choices.iter().map(ToString::to_string).collect();
-            return Err(AnswerError::Unfit(format!("the field {:?} must be one of {}", self.name, choices.join(", "))));
+    /// Whether what was sent back of arguments that nobody was asked for is as it was shown.
+    fn leaves_the_rest(&self, tool: &ToolRecord, values: &Map<String, Value>) -> Result<(), AnswerError> {
+        let known = tool.call.parsed().unwrap_or_default();
+        for (name, value) in values {
+            let Some(field) = self.fields.iter().find(|field| field.name == *name) else {
+                return Err(AnswerError::Unfit(format!("there is no field {name:?}")));
+            };
+            let same = value.is_null() || known.get(name) == Some(value);
+            if !field.asked && !same {
+                return Err(AnswerError::OtherArguments(tool.call.name.clone()));
+            }
         }
         Ok(())
     }
 }
 
-fn decided(yes: bool, decision: Decision, answer: &Answer) -> Given {
+pub(super) fn decided(yes: bool, decision: Decision, answer: &Answer) -> Given {
     let decision = if yes { decision } else { Decision::Rejected };
     Given { note: answer.note.clone().filter(|note| !note.trim().is_empty()), ..Given::only(decision) }
 }
@@ -298,45 +263,6 @@ fn decided(yes: bool, decision: Decision, answer: &Answer) -> Given {
 fn executed(answer: &Answer) -> Option<Given> {
     let result = answer.result.clone()?;
     Some(Given { result: Some(result), ..Given::only(Decision::Executed) })
-}
-
-fn chosen(call: &ToolCall, answer: &Answer) -> Result<Option<Given>, AnswerError> {
-    if answer.confirmed == Some(false) {
-        return Ok(Some(decided(false, Decision::Chosen, answer)));
-    }
-    let Some(choices) = answer.choices.as_ref().filter(|choices| choices.values().any(|value| !value.is_null())) else {
-        return Ok(None);
-    };
-    let (mut values, mut told) = (Map::new(), Vec::new());
-    for question in questions(call) {
-        let labels = question.labels(choices.get(&question.question))?;
-        told.push(serde_json::json!({"question": question.question, "selected": labels}));
-        values.insert(question.question, labels.into());
-    }
-    let result = Some(format!("User feedback received: {}", Value::Array(told)));
-    Ok(Some(Given { values: Some(values), result, ..Given::only(Decision::Chosen) }))
-}
-
-impl Question {
-    fn labels(&self, chosen: Option<&Value>) -> Result<Vec<String>, AnswerError> {
-        let unfit = |what: &str| AnswerError::Unfit(format!("the question {:?} {what}", self.question));
-        let list = chosen.and_then(Value::as_array).ok_or_else(|| unfit("has no answer: give a list of labels"))?;
-        let labels: Option<Vec<String>> = list.iter().map(|label| label.as_str().map(str::to_owned)).collect();
-        let labels = labels.ok_or_else(|| unfit("takes labels, which are texts"))?;
-        if labels.is_empty() || (labels.len() > 1 && !self.multi_select) {
-            return Err(unfit(if self.multi_select { "takes at least one label" } else { "takes one label" }));
-        }
-        if let Some(other) = labels.iter().find(|label| self.options.iter().all(|option| option.label != **label)) {
-            return Err(unfit(&format!("has no option {other:?}")));
-        }
-        Ok(labels)
-    }
-}
-
-/// The questions of a call that asks for choices; none where its arguments are not such.
-pub fn questions(call: &ToolCall) -> Vec<Question> {
-    let asked = call.parsed().ok().and_then(|mut arguments| arguments.remove("questions"));
-    asked.and_then(|asked| serde_json::from_value(asked).ok()).unwrap_or_default()
 }
 
 /// What must be asked before a call of `spec` may go on, as far as it was not answered; `None` when nothing must.
@@ -366,31 +292,12 @@ pub fn needed(spec: &ToolSpec, tool: &ToolRecord) -> Option<Requirement> {
     }
 }
 
+/// What must be asked about a call whose outcome nobody knows; `spec` is its tool, where it is known.
+pub fn after_a_crash(spec: Option<&ToolSpec>, call_id: &str) -> Requirement {
+    let audited = spec.is_some_and(audited);
+    Requirement { audited, ..Requirement::new(call_id, RequirementKind::UnknownOutcome) }
+}
+
 fn audited(spec: &ToolSpec) -> bool {
     spec.approval.is_some() && !spec.needs_approval()
-}
-
-/// All arguments of a schema, those in `asked` (all when empty) to be filled in by a person.
-fn input_fields(schema: &Value, asked: &[String]) -> Vec<InputField> {
-    let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let properties = schema["properties"].as_object().into_iter().flatten();
-    properties
-        .map(|(name, property)| InputField {
-            kind: kind_of(property),
-            description: property["description"].as_str().map(str::to_owned),
-            required: required.iter().any(|other| other.as_str() == Some(name)),
-            asked: asked.is_empty() || asked.contains(name),
-            choices: property["enum"].as_array().cloned().unwrap_or_default(),
-            name: name.clone(),
-        })
-        .collect()
-}
-
-/// The type of a schema; of `["integer", "null"]` the first that is not null.
-fn kind_of(property: &Value) -> String {
-    let kinds = match &property["type"] {
-        Value::Array(kinds) => kinds.iter().find(|kind| kind.as_str() != Some("null")),
-        kind => Some(kind),
-    };
-    kinds.and_then(Value::as_str).unwrap_or("string").to_owned()
 }

@@ -60,6 +60,9 @@ pub struct ToolRecord {
     /// Arguments that a person filled in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filled: Option<Map<String, Value>>,
+    /// Arguments that a person was asked for and left empty: what the model wrote for them is dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_empty: Vec<String>,
     /// Whether a person let it run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirmed: bool,
@@ -93,6 +96,7 @@ impl ToolRecord {
             asked_ms: 0,
             given: None,
             filled: None,
+            left_empty: Vec::new(),
             confirmed: false,
             again: false,
             approval: None,
@@ -104,9 +108,22 @@ impl ToolRecord {
     /// # Errors
     /// A sentence that says what is wrong with the model's.
     pub fn arguments(&self) -> Result<Map<String, Value>, String> {
-        let mut arguments = self.call.parsed()?;
+        Ok(self.with_input(self.call.parsed()?))
+    }
+
+    /// The model's arguments with what a person filled in, and without what that person left empty.
+    pub fn with_input(&self, mut arguments: Map<String, Value>) -> Map<String, Value> {
+        arguments.retain(|name, _| !self.left_empty.contains(name));
         arguments.extend(self.filled.clone().into_iter().flatten());
-        Ok(arguments)
+        arguments
+    }
+
+    /// Takes what a person filled in, who was asked what it is asked.
+    pub fn fill(&mut self, values: Map<String, Value>) {
+        let fields = self.asked.iter().flat_map(|asked| &asked.fields);
+        let empty = fields.filter(|field| field.asked && !values.contains_key(&field.name));
+        self.left_empty = empty.map(|field| field.name.clone()).collect();
+        self.filled = Some(values);
     }
 
     /// Whether a person is asked about it and has not answered.
@@ -191,7 +208,7 @@ impl RunState {
                 return;
             }
             Decision::Filled => {
-                tool.filled = Some(given.values.unwrap_or_default());
+                tool.fill(given.values.unwrap_or_default());
                 return;
             }
             Decision::RunAgain => {

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use daybook_domain::approval::{ApprovalError, ApprovalStatus, Verdict};
 use daybook_domain::command::{CancelRun, Command, ContinueRun, ForkSession, ResolveApproval};
 use daybook_domain::component::ComponentRef;
-use daybook_domain::ids::{ApprovalId, ComponentId, SessionId, UserId};
+use daybook_domain::ids::{ApprovalId, ComponentId, RunId, SessionId, UserId};
 use daybook_domain::media::MediaContent;
 use daybook_domain::message::Role;
-use daybook_domain::run::{Answer, AnswerError, ErrorKind, REJECTED, RequirementKind, RunMode, RunStatus};
+use daybook_domain::run::{Answer, AnswerError, ErrorKind, REJECTED, RequirementKind, RunMode, RunStatus, ToolOutcome};
 use daybook_engine::{ExecuteError, FrameBody, WatchItem};
 use daybook_tools::{ShellOptions, shell};
 use serde_json::{Value, json};
@@ -140,6 +140,125 @@ async fn several_requirements_of_one_turn_are_answered_one_by_one_and_each_call_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_filled_in_is_held_against_all_that_the_schema_says() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    world.script([Turn::Call(&[("a", "travel", r#"{"to":"x","code":"the model's"}"#)]), Turn::Say("done")]);
+    let (run, state) = paused(&engine, "s").await;
+    let version = world.kinds(&run).await.len();
+    for (wrong, why) in [
+        (json!({"color": "red", "nights": "3"}), "\"nights\" must be of type integer"),
+        (json!({"color": "red", "nights": 0}), "/nights"),
+        (json!({"color": "blue"}), "one of \"red\", \"green\""),
+        (json!({"color": "red", "code": "abcd"}), "/code"),
+        (json!({"color": "red", "code": "A"}), "/code"),
+        (json!({"nights": 3}), "\"color\" has no value"),
+    ] {
+        let refused = engine.execute(envelope(continuing(&run, "s", vec![filled("a", wrong.clone())]))).await;
+        let Err(ExecuteError::Answer(AnswerError::Unfit(told))) = refused else { panic!("{wrong}: {refused:?}") };
+        assert!(told.contains(why), "{wrong}: {told}");
+    }
+    assert_eq!(world.kinds(&run).await.len(), version, "what does not fit changes nothing");
+    assert!(world.calls.lock().unwrap().is_empty() && state.status == RunStatus::Paused);
+    let right = filled("a", json!({"color": "red", "nights": 3, "code": null}));
+    engine.execute(envelope(continuing(&run, "s", vec![right]))).await.unwrap();
+    assert_eq!(ended(&engine, &run).await.status, RunStatus::Completed);
+    // Without what the model wrote where a person was asked, and was shown nothing.
+    assert_eq!(Value::from(world.given.lock().unwrap()[0].clone()), json!({"to": "x", "color": "red", "nights": 3}));
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_to_fill_in_a_call_that_cannot_be_made() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let calls = Turn::Call(&[
+        ("a", "travel", r#"{"to":5}"#),
+        ("b", "travel", r#"{"to":"x","nope":1}"#),
+        ("c", "travel", "{}"),
+        ("d", "fill", r#"{"key":5}"#),
+    ]);
+    world.script([calls, Turn::Say("a pity")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!((state.status, state.content().as_str()), (RunStatus::Completed, "a pity"));
+    let told = |call: &str| match &state.tool(call).unwrap().outcome {
+        Some(ToolOutcome::Failed(told)) => told.clone(),
+        other => panic!("{call}: {other:?}"),
+    };
+    for (call, why) in [("a", "/to"), ("b", "nope"), ("c", "\"to\" is a required"), ("d", "/key")] {
+        assert!(told(call).contains(why), "{}", told(call));
+    }
+    assert!(world.calls.lock().unwrap().is_empty());
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_could_not_wait_with_its_secret_is_told_so_and_not_to_come_again() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let call = Turn::Call(&[("a", "confirm", r#"{"to":"bob","password":"hunter2"}"#)]);
+    world.script([call, Turn::Say("a pity")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    let Some(ToolOutcome::Failed(told)) = &state.tools[0].outcome else { panic!("{state:?}") };
+    assert!(told.contains("confirm was not called: its argument \"password\" holds a secret"), "{told}");
+    assert!(told.contains("do not call it again with that") && state.status == RunStatus::Completed, "{told}");
+    assert!(world.calls.lock().unwrap().is_empty());
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_would_silently_be_another_is_told_to_the_model_before_anybody_is_asked() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let calls = Turn::Call(&[
+        ("a", "confirm", r#"{"to":"bob","amount":12345678901234567890123}"#),
+        ("b", "fill", r#"{"amount":18446744073709551616}"#),
+        ("c", "pure", r#"{"amount":-9223372036854775809}"#),
+        ("d", "pure", r#"{"amount":18446744073709551615}"#),
+    ]);
+    world.script([calls, Turn::Say("done")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!(state.status, RunStatus::Completed);
+    for (call, number) in
+        [("a", "12345678901234567890123"), ("b", "18446744073709551616"), ("c", "-9223372036854775809")]
+    {
+        let Some(ToolOutcome::Failed(told)) = &state.tool(call).unwrap().outcome else { panic!("{call}: {state:?}") };
+        assert!(told.contains(number) && told.contains("give it as a text"), "{told}");
+    }
+    let given = world.given.lock().unwrap().clone();
+    assert_eq!((given.len(), &given[0]["amount"]), (1, &json!(18_446_744_073_709_551_615_u64)));
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_that_nobody_could_answer_are_told_to_the_model() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let calls = Turn::Call(&[
+        ("a", "choose", r#"{"questions":[]}"#),
+        ("b", "choose", r#"{"questions":[{"question":"Where?","options":["Oslo","Rome"]}]}"#),
+        ("c", "choose", r#"{"questions":[{"question":"Where?","options":[]}]}"#),
+    ]);
+    world.script([calls, Turn::Say("a pity")]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!((state.status, state.content().as_str()), (RunStatus::Completed, "a pity"));
+    for call in &state.tools {
+        let Some(ToolOutcome::Failed(told)) = &call.outcome else { panic!("{call:?}") };
+        assert!(told.contains("asked nobody") && told.contains("Give `questions` as"), "{told}");
+    }
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_chose_is_the_result_of_a_call_that_never_runs() {
     const ASKED: &str = r#"{"questions":[{"question":"Where?","options":[{"label":"Oslo"},{"label":"Rome"}]}]}"#;
     let world = World::new().await;
@@ -156,7 +275,8 @@ async fn what_a_person_chose_is_the_result_of_a_call_that_never_runs() {
         assert!(matches!(refused, Err(ExecuteError::Answer(AnswerError::Unfit(_)))), "{wrong}");
     }
     let yes_is_no_choice = engine.execute(envelope(continuing(&run, "s", vec![yes("a")]))).await;
-    assert!(matches!(yes_is_no_choice, Err(ExecuteError::Unanswered(_))));
+    let Err(ExecuteError::Unanswered(told)) = yes_is_no_choice else { panic!("{yes_is_no_choice:?}") };
+    assert!(told.contains("answers about choose") && told.contains("in `tools`"), "{told}");
     assert_eq!(world.kinds(&run).await.len(), version, "what does not fit changes nothing");
 
     let oslo = chosen(json!({"Where?": ["Oslo"]}));
@@ -238,13 +358,75 @@ async fn an_approval_decided_on_another_node_after_a_crash_lets_the_call_run_onc
     let open: Vec<_> = state.open_requirements().map(|(needed, _)| needed.kind).collect();
     assert_eq!((state.status, open), (RunStatus::Paused, vec![RequirementKind::UnknownOutcome]));
     assert_eq!(world.calls.lock().unwrap().len(), 1);
+    // The approval was for one call: that it runs again needs another, whoever continues the run.
+    let again = approval_of(&state);
+    let no = Answer { confirmed: Some(false), ..yes("a") };
+    for answer in [yes("a"), no] {
+        let bypass = third.execute(envelope(continuing(&run, "s", vec![answer]))).await;
+        assert!(matches!(bypass, Err(ExecuteError::Answer(AnswerError::NeedsApproval))));
+    }
+    let [first, second] = [&id, &again].map(async |id| third.approval(LOG, id).await.unwrap().unwrap());
+    let (first, second) = (first.await, second.await);
+    assert_eq!((first.status, second.status), (ApprovalStatus::Approved, ApprovalStatus::Pending));
+    let (first, second) = (first.requested.unwrap(), second.requested.unwrap());
+    assert!(first.approval_id != second.approval_id && first.call_hash == second.call_hash);
+    assert_eq!(second.requirement.kind, RequirementKind::UnknownOutcome);
     world.tool_go_on.add_permits(1);
-    third.execute(envelope(continuing(&run, "s", vec![yes("a")]))).await.unwrap();
+    third.execute(envelope(resolve(&again, Verdict::Approved, "boss"))).await.unwrap();
     let state = ended(&third, &run).await;
     assert_eq!((state.status, state.content().as_str()), (RunStatus::Completed, "done"));
     let keys = world.calls.lock().unwrap().clone();
-    assert!(keys.len() == 2 && keys[0] == keys[1], "a person said so, and the key is the same: {keys:?}");
+    assert!(keys.len() == 2 && keys[0] == keys[1], "it was approved again, and the key is the same: {keys:?}");
     third.shutdown().await;
+    world.close().await;
+}
+
+/// A call of the tool that was approved and begun, and whose node died in the midst of it; with its new approval.
+async fn hidden_by_a_crash(world: &World, tool: &'static str) -> (daybook_engine::Engine, RunId, ApprovalId) {
+    let first = world.engine().await;
+    let call: &'static [(&str, &str, &str)] = match tool {
+        "denies" => &[("a", "denies", "{\"to\":\"bob\",\"hold\":true}")],
+        _ => &[("a", "approve", "{\"to\":\"bob\",\"hold\":true}")],
+    };
+    world.script([Turn::Call(call), Turn::Say("done")]);
+    let (run, state) = paused(&first, "s").await;
+    first.execute(envelope(resolve(&approval_of(&state), Verdict::Approved, "boss"))).await.unwrap();
+    until("the tool runs", async || world.calls.lock().unwrap().len() == 1).await;
+    world.kill(first).await;
+    let second = world.engine().await;
+    let again = approval_of(&ended(&second, &run).await);
+    (second, run, again)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_of_an_approved_call_that_a_crash_hid_may_be_told_and_nothing_runs_again() {
+    let world = World::new().await;
+    let (engine, run, again) = hidden_by_a_crash(&world, "approve").await;
+    let told = Answer { call_id: "a".into(), result: Some("it was done".into()), ..Answer::default() };
+    engine.execute(envelope(continuing(&run, "s", vec![told]))).await.unwrap();
+    let state = ended(&engine, &run).await;
+    assert_eq!((state.status, world.calls.lock().unwrap().len()), (RunStatus::Completed, 1));
+    assert!(state.messages.iter().any(|message| message.content.as_deref() == Some("it was done")));
+    // Nobody is asked any more what nobody need decide.
+    assert_eq!(engine.approval(LOG, &again).await.unwrap().unwrap().status, ApprovalStatus::Cancelled);
+    let late = engine.execute(envelope(resolve(&again, Verdict::Approved, "boss"))).await;
+    assert!(matches!(late, Err(ExecuteError::Approval(ApprovalError::Settled { .. }))));
+    engine.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_approval_to_run_a_call_again_expires_by_the_same_rule() {
+    let world = World::new().await;
+    let (engine, run, again) = hidden_by_a_crash(&world, "denies").await;
+    world.clock.fetch_add(61_000, Ordering::SeqCst);
+    engine.execute(envelope(Command::WatchApproval(again.clone()))).await.unwrap();
+    let state = ended(&engine, &run).await;
+    assert_eq!((state.status, world.calls.lock().unwrap().len()), (RunStatus::Completed, 1));
+    assert_eq!(engine.approval(LOG, &again).await.unwrap().unwrap().status, ApprovalStatus::Expired);
+    let told = state.messages.iter().find(|message| message.role == Role::Tool).unwrap();
+    assert!(told.content.as_ref().unwrap().contains("not known whether the call was carried out"), "{told:?}");
+    engine.shutdown().await;
     world.close().await;
 }
 
@@ -307,6 +489,8 @@ async fn an_approval_that_expires_follows_its_rule() {
                 assert_eq!(state.error.unwrap().0, ErrorKind::ApprovalExpired);
                 let other = engine.approval(LOG, &ids[1]).await.unwrap().unwrap();
                 assert_eq!(other.status, ApprovalStatus::Cancelled);
+                let continued = engine.execute(envelope(continuing(&run, session, vec![yes("b")]))).await;
+                assert!(matches!(continued, Err(ExecuteError::Answer(AnswerError::Ended(RunStatus::Error)))));
             }
             _ => {
                 assert_eq!((late.status, state.status), (ApprovalStatus::Pending, RunStatus::Paused));
@@ -335,6 +519,8 @@ async fn cancelling_a_paused_run_cancels_what_it_waited_for() {
     engine.execute(envelope(cancel)).await.unwrap();
     assert_eq!(ended(&engine, &run).await.status, RunStatus::Cancelled);
     assert_eq!(engine.approval(LOG, &id).await.unwrap().unwrap().status, ApprovalStatus::Cancelled);
+    let continued = engine.execute(envelope(continuing(&run, "s", vec![yes("a")]))).await;
+    assert!(matches!(continued, Err(ExecuteError::Answer(AnswerError::Ended(RunStatus::Cancelled)))));
     let decided = engine.execute(envelope(resolve(&id, Verdict::Approved, "boss"))).await;
     assert!(matches!(decided, Err(ExecuteError::Approval(ApprovalError::Settled { .. }))));
     assert!(world.calls.lock().unwrap().is_empty());

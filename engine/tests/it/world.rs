@@ -315,6 +315,7 @@ fn gated() -> Vec<ToolSpec> {
         retried("retried_harm", Effect::Unsafe),
         tool("confirm", Gate::Confirmation, None),
         tool("fill", Gate::UserInput { fields: vec!["to".into()] }, None),
+        ToolSpec { gate: Gate::UserInput { fields: travel_fields() }, ..ToolSpec::new("travel", "", travel()) },
         tool("outside", Gate::External { silent: false }, None),
         ToolSpec { gate: Gate::Feedback, ..ToolSpec::new("choose", "", json!({"type": "object"})) },
         tool("audited", Gate::Confirmation, Some(ApprovalRule::new(ApprovalKind::Audit))),
@@ -328,6 +329,24 @@ fn gated() -> Vec<ToolSpec> {
         tool("fails", Gate::None, expires(OnExpiry::Fail)),
         tool("waits", Gate::None, expires(OnExpiry::Wait)),
     ]
+}
+
+/// A schema as Python's libraries write it.
+fn travel() -> Value {
+    json!({
+        "$defs": {"Color": {"enum": ["red", "green"], "type": "string"}},
+        "type": "object", "required": ["to", "color"], "additionalProperties": false,
+        "properties": {
+            "to": {"type": "string"},
+            "nights": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]},
+            "color": {"$ref": "#/$defs/Color"},
+            "code": {"type": "string", "maxLength": 3, "pattern": "^[a-z]+$"},
+        },
+    })
+}
+
+fn travel_fields() -> Vec<String> {
+    ["nights", "color", "code"].map(str::to_owned).into()
 }
 
 pub fn config() -> AgentConfig {

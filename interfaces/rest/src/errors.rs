@@ -132,13 +132,14 @@ impl From<ExecuteError> for ApiError {
             | ExecuteError::UnknownSession
             | ExecuteError::Approval(ApprovalError::Unknown)
             | ExecuteError::Session(SessionError::Foreign) => Self::not_found(error.to_string()),
-            ExecuteError::Answer(AnswerError::NeedsApproval) | ExecuteError::Approval(ApprovalError::OwnRequest(_)) => {
+            ExecuteError::Answer(AnswerError::NeedsApproval)
+            | ExecuteError::Approval(ApprovalError::OwnRequest(_) | ApprovalError::NoRequester) => {
                 Self::Forbidden(problem(error.to_string()))
             }
             ExecuteError::Approval(ApprovalError::Nameless) => Self::bad(error.to_string()),
-            ExecuteError::Answer(AnswerError::Answered(_)) | ExecuteError::GoesOn | ExecuteError::Approval(_) => {
-                Self::Conflict(problem(error.to_string()))
-            }
+            ExecuteError::Answer(AnswerError::Answered(_) | AnswerError::Ended(_))
+            | ExecuteError::GoesOn
+            | ExecuteError::Approval(_) => Self::Conflict(problem(error.to_string())),
             ExecuteError::Answer(_) | ExecuteError::Unanswered(_) | ExecuteError::CannotContinue(_) => {
                 Self::bad(error.to_string())
             }

@@ -1,7 +1,8 @@
 //! Forms as clients send them, urlencoded or multipart: documented by a type, read by us within bounds.
-//! An empty field counts as absent; of a repeated one the last counts; unknown ones are kept and ignored.
+//! An empty field counts as absent; of a repeated one the last counts, unless it must stand once; unknown ones are kept and
+//! ignored.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 
 use daybook_domain::ids::IdError;
@@ -39,6 +40,10 @@ pub(crate) struct Form<D>(pub Fields, PhantomData<fn() -> D>);
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     texts: HashMap<String, String>,
+    /// The names of those that came more than once.
+    repeated: HashSet<String>,
+    /// The media type of a body that is no form.
+    other: Option<String>,
     /// The files sent as `files`, in order.
     pub files: Vec<Upload>,
 }
@@ -96,7 +101,8 @@ impl Fields {
             let size = bytes.len();
             return Ok(aside(request.data(), size, move || Self::from_urlencoded(&bytes)).await??);
         }
-        Ok(Self::default())
+        let other = Some(kind).filter(|kind| !kind.is_empty() && !bytes.is_empty());
+        Ok(Self { other, ..Self::default() })
     }
 
     fn from_urlencoded(bytes: &[u8]) -> Result<Self, ApiError> {
@@ -108,7 +114,19 @@ impl Fields {
         if pairs.iter().any(|(name, value)| name.len() > MAX_FIELD || value.len() > MAX_FIELD) {
             return Err(ApiError::bad("Field exceeded maximum size of 1024KB."));
         }
-        Ok(Self { texts: pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect(), files: Vec::new() })
+        let mut form = Self::default();
+        pairs.into_iter().for_each(|(name, value)| form.add_text(name, value));
+        Ok(form)
+    }
+
+    fn add_text(&mut self, name: String, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        if self.texts.contains_key(&name) {
+            self.repeated.insert(name.clone());
+        }
+        self.texts.insert(name, text);
     }
 
     /// Reads parts up to the first that is refused.
@@ -166,9 +184,7 @@ impl Fields {
             None => {
                 let not_text = |_| At("body", &name).wrong("the text is not UTF-8", Value::Null);
                 let text = String::from_utf8(bytes).map_err(not_text)?;
-                if !text.is_empty() {
-                    self.texts.insert(name, text);
-                }
+                self.add_text(name, text);
             }
         }
         Ok(())
@@ -183,6 +199,22 @@ impl Fields {
     /// A field's text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.texts.get(name).map(String::as_str)
+    }
+
+    /// Makes sure that none of these came more than once.
+    ///
+    /// # Errors
+    /// 422 for the first that did.
+    pub fn once(&self, names: &[&str]) -> Result<(), ApiError> {
+        let twice = names.iter().find(|name| self.repeated.contains(**name));
+        twice.map_or(Ok(()), |name| {
+            Err(At("body", name).wrong("the field came more than once: send it once", Value::Null))
+        })
+    }
+
+    /// The media type of a body that is no form, and of which nothing was read.
+    pub fn no_form(&self) -> Option<&str> {
+        self.other.as_deref()
     }
 
     /// Takes a field's text out.
@@ -309,6 +341,18 @@ pub(crate) mod tests {
             assert!(!form.boolean("stream", true).unwrap());
             assert_eq!(form.text("x"), None);
             assert_eq!(form.int("n").unwrap(), Some(7));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_must_stand_once_is_told_when_it_stands_twice() {
+        let plain = form("application/x-www-form-urlencoded", "a=1&b=2&a=3&b=").await.unwrap();
+        let parts = [("name=\"a\"", "1"), ("name=\"b\"", "2"), ("name=\"a\"", "3"), ("name=\"b\"", "")];
+        let body: String = parts.iter().map(|(head, text)| part(head, text)).collect::<String>() + "--x--\r\n";
+        for form in [plain, form(MULTIPART, body).await.unwrap()] {
+            assert_eq!((form.text("a"), form.text("b")), (Some("3"), Some("2")));
+            assert!(form.once(&["b", "c"]).is_ok());
+            assert!(matches!(form.once(&["b", "a"]), Err(ApiError::Invalid(_))));
         }
     }
 

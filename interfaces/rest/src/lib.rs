@@ -25,6 +25,7 @@ mod serve;
 mod sessions;
 mod settings;
 mod state;
+mod strict_json;
 mod wire;
 
 pub use app::{app, problem};

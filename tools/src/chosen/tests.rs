@@ -124,7 +124,9 @@ fn one_thing_is_asked_of_a_person() {
         (json!({"timeout_seconds": 0}), "at least 1"),
         (json!({"description": " "}), "leave it out"),
         (json!({"approval": {"kind": "required", "on_expiry": "fail"}}), "needs `expires_after_seconds`"),
-        (json!({"approval": {"kind": "audit", "remind_every_seconds": 0}}), "at least 1"),
+        (json!({"approval": {"kind": "required", "remind_every_seconds": 0}}), "at least 1"),
+        (json!({"approval": {"kind": "audit", "expires_after_seconds": 9, "on_expiry": "deny"}}), "`kind: required`"),
+        (json!({"approval": {"kind": "audit", "not_by_requester": true}}), "`kind: required`"),
     ] {
         let fault = spec(rule.clone()).unwrap_err();
         assert!(fault.contains(words) && fault.contains("send_email"), "{rule}: {fault}");

@@ -2,11 +2,13 @@
 
 use daybook_domain::command::{ContinueFrom, ContinueRun};
 use daybook_domain::component::ComponentRef;
+use daybook_domain::exact::inexact_number;
 use daybook_domain::ids::{RunId, SessionId, UserId};
 use daybook_domain::run::{Answer, RunMode};
 use daybook_engine::ExecuteError;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 use super::answer::{Answered, Going, Started};
@@ -15,6 +17,7 @@ use crate::errors::ApiError;
 use crate::forms::{Fields, Form};
 use crate::guard::{AgentsRun, Guard};
 use crate::state::AppState;
+use crate::strict_json;
 use crate::wire::stream::Events;
 
 pub(super) struct ContinueAgentRun(pub AppState);
@@ -53,6 +56,21 @@ pub(super) struct ContinueForm {
     pub background: bool,
 }
 
+/// The fields that are read.
+const FIELDS: [&str; 11] = [
+    "tools",
+    "input",
+    "continue_from",
+    "fork",
+    "regenerate",
+    "replace_original",
+    "additional_instructions",
+    "session_id",
+    "user_id",
+    "stream",
+    "background",
+];
+
 fn end() -> String {
     "end".to_owned()
 }
@@ -88,6 +106,7 @@ impl ContinueAgentRun {
         form: Form<ContinueForm>,
     ) -> Result<Started, ApiError> {
         let fields = form.0;
+        fields.once(&FIELDS)?;
         let tools = tools(&fields)?;
         let agent = self.0.known_agent(&agent_id)?.config.id.clone();
         let (stream, background) = (fields.boolean("stream", true)?, fields.boolean("background", false)?);
@@ -116,7 +135,7 @@ fn read(
     background: bool,
 ) -> Result<ContinueRun, ApiError> {
     let session_id: Option<SessionId> = fields.id("session_id")?;
-    let session_id = session_id.ok_or_else(|| ApiError::bad("session_id is required for this action"))?;
+    let session_id = session_id.ok_or_else(|| no_session(fields))?;
     // Whom a run is for was said when it was started.
     let _: Option<UserId> = fields.id("user_id")?;
     let regenerate = fields.boolean("regenerate", false)?;
@@ -144,6 +163,15 @@ fn read(
     })
 }
 
+fn no_session(fields: &Fields) -> ApiError {
+    let why = "session_id is required for this action";
+    let Some(kind) = fields.no_form() else { return ApiError::bad(why) };
+    let kind: String = kind.chars().take(100).collect();
+    ApiError::bad(format!(
+        "{why}: send the fields as a form (multipart/form-data or application/x-www-form-urlencoded), not as {kind}"
+    ))
+}
+
 fn continue_from(fields: &Fields) -> Result<ContinueFrom, ApiError> {
     match fields.text("continue_from").map(str::trim) {
         None | Some("" | "end") => Ok(ContinueFrom::End),
@@ -157,7 +185,15 @@ fn continue_from(fields: &Fields) -> Result<ContinueFrom, ApiError> {
 
 fn tools(fields: &Fields) -> Result<Value, ApiError> {
     let Some(text) = fields.text("tools") else { return Ok(Value::Null) };
-    serde_json::from_str(text).map_err(|_| ApiError::bad("Invalid JSON in tools field"))
+    if let Some(number) = inexact_number(text) {
+        let number: String = number.chars().take(40).collect();
+        let why = "cannot be kept exactly: give it as a text, or with fewer digits";
+        return Err(ApiError::bad(format!("Invalid structure or content for tools: the number {number} {why}")));
+    }
+    strict_json::parse(text).map_err(|error| match error.classify() {
+        Category::Data => ApiError::bad(format!("Invalid JSON in tools field: {error}")),
+        _ => ApiError::bad("Invalid JSON in tools field"),
+    })
 }
 
 /// The answers in a list of tool calls.
@@ -225,9 +261,17 @@ fn by_name(
     };
     let pair = |item: &Value| {
         let key = item.get(name).and_then(Value::as_str).ok_or_else(|| format!("each item of {list} has a {name}"))?;
-        Ok((key.to_owned(), item.get(value).cloned().unwrap_or_default()))
+        Ok::<_, String>((key.to_owned(), item.get(value).cloned().unwrap_or_default()))
     };
-    items.iter().map(pair).collect::<Result<_, String>>().map(Some)
+    let mut map = Map::new();
+    for item in items {
+        let (key, value) = pair(item)?;
+        if map.contains_key(&key) {
+            return Err(format!("{list} has the {name} {key:?} twice"));
+        }
+        map.insert(key, value);
+    }
+    Ok(Some(map))
 }
 
 #[cfg(test)]
@@ -267,6 +311,8 @@ mod tests {
             json!([{"tool_call_id": "c", "tool_args": []}]),
             json!([{"tool_call_id": "c", "user_input_schema": {}}]),
             json!([{"tool_call_id": "c", "user_input_schema": [{"value": 1}]}]),
+            json!([{"tool_call_id": "c", "user_input_schema": [{"name": "a", "value": 1}, {"name": "a", "value": 1}]}]),
+            json!([{"tool_call_id": "c", "user_feedback_schema": [{"question": "a"}, {"question": "a"}]}]),
         ] {
             assert!(matches!(answers(wrong.clone()), Err(ApiError::Bad(_))), "{wrong}");
         }

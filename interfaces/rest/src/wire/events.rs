@@ -103,7 +103,8 @@ impl Event<'_> {
             FrameBody::ContentCompleted | FrameBody::Continued => Ok(()),
             FrameBody::Completed(_) => self.completed(map),
             FrameBody::Paused { requirements, tools, content } => {
-                let words = if content.is_empty() { tool::paused_words(requirements) } else { content };
+                let words =
+                    if content.is_empty() { tool::paused_words(requirements, requirements.iter()) } else { content };
                 map.serialize_entry("content", words)?;
                 map.serialize_entry("tools", &tool::executions(tools, Told::InEvent))?;
                 let asked = tool::requirements(&self.run.run_id, requirements, tools, Told::InEvent);

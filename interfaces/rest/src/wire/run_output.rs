@@ -166,7 +166,10 @@ fn words(state: &RunState) -> Option<String> {
         RunStatus::Completed | RunStatus::Regenerated => Some(said),
         RunStatus::Error => state.error.as_ref().map(|(_, message)| message.clone()),
         RunStatus::Cancelled if said.is_empty() => state.cancel_reason.clone(),
-        RunStatus::Paused if said.is_empty() => Some(tool::paused_words(&state.requirements).to_owned()),
+        RunStatus::Paused if said.is_empty() => {
+            let open = state.open_requirements().map(|(needed, _)| needed);
+            Some(tool::paused_words(&state.requirements, open).to_owned())
+        }
         RunStatus::Cancelled | RunStatus::Paused => Some(said),
     }
 }

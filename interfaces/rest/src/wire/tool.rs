@@ -109,7 +109,7 @@ fn input_schema(tool: &ToolRecord) -> Option<Vec<Value>> {
         let value = filled.get(&field.name).or_else(|| model.get(&field.name).filter(|_| !field.asked));
         let shown = Members::default()
             .with("name", field.name.as_str())
-            .with("field_type", python_type(&field.kind))
+            .with("field_type", field.kinds().map(python_type).collect::<Vec<_>>().join(" | "))
             .with("description", field.description.clone().map_or(Value::Null, Value::from))
             .with("value", value.cloned().unwrap_or_default());
         // What may be chosen, and what may be left out, where it differs from what clients expect.
@@ -128,6 +128,7 @@ fn python_type(kind: &str) -> &str {
         "boolean" => "bool",
         "array" => "list",
         "object" => "dict",
+        "any" => "Any",
         other => other,
     }
 }
@@ -180,13 +181,23 @@ pub(crate) fn requirement(run: &RunId, tool: &ToolRecord, told: Told) -> Value {
         .done()
 }
 
-/// What a paused run says when its model said nothing; nothing where the wait is to be silent.
-pub(crate) fn paused_words(requirements: &[Requirement]) -> &'static str {
+/// What a paused run says of calls that a crash hid.
+const MAY_HAVE_RUN: &str =
+    "A tool may have run already: nobody knows how it ended, and whether it runs again is for a person to say.";
+
+/// What a paused run says when its model said nothing; nothing where the wait is to be silent. `open` are those of the
+/// requirements that nobody has answered.
+pub(crate) fn paused_words<'a>(
+    requirements: &[Requirement],
+    mut open: impl Iterator<Item = &'a Requirement>,
+) -> &'static str {
     let spoken = requirements.iter().rev().find(|needed| !needed.silent);
+    if open.any(|needed| needed.kind == RequirementKind::UnknownOutcome) {
+        return MAY_HAVE_RUN;
+    }
     match spoken.map(|needed| needed.kind) {
-        Some(RequirementKind::Confirmation | RequirementKind::UnknownOutcome) => {
-            "I have tools to execute, but I need confirmation."
-        }
+        Some(RequirementKind::UnknownOutcome) => MAY_HAVE_RUN,
+        Some(RequirementKind::Confirmation) => "I have tools to execute, but I need confirmation.",
         Some(RequirementKind::UserInput) => "I have tools to execute, but I need user input.",
         Some(RequirementKind::ExternalExecution) => "I have tools to execute, but it needs external execution.",
         Some(RequirementKind::UserFeedback) => "I have a question.",
@@ -284,6 +295,7 @@ pub(crate) mod tests {
             kind: "string".to_owned(),
             description: None,
             required: true,
+            nullable: false,
             asked,
             choices: Vec::new(),
         };
