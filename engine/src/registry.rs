@@ -41,6 +41,27 @@ impl CallCheck {
     /// [`ToolError`], whose message the model reads.
     pub fn check(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
         self.schema.check(arguments)?;
+        self.taken(arguments)
+    }
+
+    /// As [`CallCheck::check`], in words for somebody who is not the caller.
+    ///
+    /// # Errors
+    /// What is wrong, without the values.
+    pub fn fault(&self, arguments: &Map<String, Value>) -> Result<(), String> {
+        self.schema.fault(arguments)?;
+        self.taken(arguments).map_err(|error| error.to_string())
+    }
+
+    /// Whether those arguments fit that a person is not asked for; the tool itself says what it thinks of all of them.
+    ///
+    /// # Errors
+    /// [`ToolError`], whose message the model reads.
+    pub fn check_before_input(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
+        self.schema.check_before_input(arguments)
+    }
+
+    fn taken(&self, arguments: &Map<String, Value>) -> Result<(), ToolError> {
         let Some(tool) = &self.tool else { return Ok(()) };
         // A tool that panics has failed; it does not take the run with it.
         let checked = catch_unwind(AssertUnwindSafe(|| tool.check(arguments)));
