@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects")]
 
+mod again;
+mod asked;
 mod compaction;
 mod long_results;
 mod nodes;

@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering;
 use daybook_domain::approval::{ApprovalError, ApprovalStatus, Verdict};
 use daybook_domain::command::{CancelRun, Command, ContinueRun, ForkSession, ResolveApproval};
 use daybook_domain::component::ComponentRef;
-use daybook_domain::ids::{ApprovalId, ComponentId, RunId, SessionId, UserId};
+use daybook_domain::ids::{ApprovalId, ComponentId, SessionId, UserId};
 use daybook_domain::media::MediaContent;
 use daybook_domain::message::Role;
-use daybook_domain::run::{Answer, AnswerError, ErrorKind, REJECTED, RequirementKind, RunMode, RunStatus, ToolOutcome};
+use daybook_domain::run::{Answer, AnswerError, ErrorKind, REJECTED, RequirementKind, RunMode, RunStatus};
 use daybook_engine::{ExecuteError, FrameBody, WatchItem};
 use daybook_tools::{ShellOptions, shell};
 use serde_json::{Value, json};
 
 use crate::world::*;
 
-fn continuing(run: &daybook_domain::RunId, session: &str, answers: Vec<Answer>) -> ContinueRun {
+pub fn continuing(run: &daybook_domain::RunId, session: &str, answers: Vec<Answer>) -> ContinueRun {
     ContinueRun {
         component: ComponentRef::agent(ComponentId::parse("my-agent").unwrap()),
         run_id: run.clone(),
@@ -34,15 +34,15 @@ fn yes(call: &str) -> Answer {
     Answer { call_id: call.into(), confirmed: Some(true), ..Answer::default() }
 }
 
-fn filled(call: &str, values: Value) -> Answer {
+pub fn filled(call: &str, values: Value) -> Answer {
     Answer { call_id: call.into(), values: values.as_object().cloned(), ..Answer::default() }
 }
 
-fn resolve(id: &ApprovalId, verdict: Verdict, by: &str) -> ResolveApproval {
+pub fn resolve(id: &ApprovalId, verdict: Verdict, by: &str) -> ResolveApproval {
     ResolveApproval { approval_id: id.clone(), verdict, resolved_by: Some(by.into()), data: None }
 }
 
-async fn paused(
+pub async fn paused(
     engine: &daybook_engine::Engine,
     session: &str,
 ) -> (daybook_domain::RunId, daybook_domain::run::RunState) {
@@ -52,7 +52,7 @@ async fn paused(
     (run, state)
 }
 
-fn approval_of(state: &daybook_domain::run::RunState) -> ApprovalId {
+pub fn approval_of(state: &daybook_domain::run::RunState) -> ApprovalId {
     state.open_requirements().find_map(|(needed, _)| needed.approval.clone()).unwrap()
 }
 
@@ -135,125 +135,6 @@ async fn several_requirements_of_one_turn_are_answered_one_by_one_and_each_call_
     // The same answers once more are not a new decision.
     engine.execute(envelope(continuing(&run, "s", all))).await.unwrap();
     assert_eq!(world.given.lock().unwrap().len(), 3);
-    engine.shutdown().await;
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_filled_in_is_held_against_all_that_the_schema_says() {
-    let world = World::new().await;
-    let engine = world.engine().await;
-    world.script([Turn::Call(&[("a", "travel", r#"{"to":"x","code":"the model's"}"#)]), Turn::Say("done")]);
-    let (run, state) = paused(&engine, "s").await;
-    let version = world.kinds(&run).await.len();
-    for (wrong, why) in [
-        (json!({"color": "red", "nights": "3"}), "\"nights\" must be of type integer"),
-        (json!({"color": "red", "nights": 0}), "/nights"),
-        (json!({"color": "blue"}), "one of \"red\", \"green\""),
-        (json!({"color": "red", "code": "abcd"}), "/code"),
-        (json!({"color": "red", "code": "A"}), "/code"),
-        (json!({"nights": 3}), "\"color\" has no value"),
-    ] {
-        let refused = engine.execute(envelope(continuing(&run, "s", vec![filled("a", wrong.clone())]))).await;
-        let Err(ExecuteError::Answer(AnswerError::Unfit(told))) = refused else { panic!("{wrong}: {refused:?}") };
-        assert!(told.contains(why), "{wrong}: {told}");
-    }
-    assert_eq!(world.kinds(&run).await.len(), version, "what does not fit changes nothing");
-    assert!(world.calls.lock().unwrap().is_empty() && state.status == RunStatus::Paused);
-    let right = filled("a", json!({"color": "red", "nights": 3, "code": null}));
-    engine.execute(envelope(continuing(&run, "s", vec![right]))).await.unwrap();
-    assert_eq!(ended(&engine, &run).await.status, RunStatus::Completed);
-    // Without what the model wrote where a person was asked, and was shown nothing.
-    assert_eq!(Value::from(world.given.lock().unwrap()[0].clone()), json!({"to": "x", "color": "red", "nights": 3}));
-    engine.shutdown().await;
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_asked_to_fill_in_a_call_that_cannot_be_made() {
-    let world = World::new().await;
-    let engine = world.engine().await;
-    let calls = Turn::Call(&[
-        ("a", "travel", r#"{"to":5}"#),
-        ("b", "travel", r#"{"to":"x","nope":1}"#),
-        ("c", "travel", "{}"),
-        ("d", "fill", r#"{"key":5}"#),
-    ]);
-    world.script([calls, Turn::Say("a pity")]);
-    let run = run(&engine, start("go", "s")).await;
-    let state = ended(&engine, &run).await;
-    assert_eq!((state.status, state.content().as_str()), (RunStatus::Completed, "a pity"));
-    let told = |call: &str| match &state.tool(call).unwrap().outcome {
-        Some(ToolOutcome::Failed(told)) => told.clone(),
-        other => panic!("{call}: {other:?}"),
-    };
-    for (call, why) in [("a", "/to"), ("b", "nope"), ("c", "\"to\" is a required"), ("d", "/key")] {
-        assert!(told(call).contains(why), "{}", told(call));
-    }
-    assert!(world.calls.lock().unwrap().is_empty());
-    engine.shutdown().await;
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_could_not_wait_with_its_secret_is_told_so_and_not_to_come_again() {
-    let world = World::new().await;
-    let engine = world.engine().await;
-    let call = Turn::Call(&[("a", "confirm", r#"{"to":"bob","password":"hunter2"}"#)]);
-    world.script([call, Turn::Say("a pity")]);
-    let run = run(&engine, start("go", "s")).await;
-    let state = ended(&engine, &run).await;
-    let Some(ToolOutcome::Failed(told)) = &state.tools[0].outcome else { panic!("{state:?}") };
-    assert!(told.contains("confirm was not called: its argument \"password\" holds a secret"), "{told}");
-    assert!(told.contains("do not call it again with that") && state.status == RunStatus::Completed, "{told}");
-    assert!(world.calls.lock().unwrap().is_empty());
-    engine.shutdown().await;
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_number_that_would_silently_be_another_is_told_to_the_model_before_anybody_is_asked() {
-    let world = World::new().await;
-    let engine = world.engine().await;
-    let calls = Turn::Call(&[
-        ("a", "confirm", r#"{"to":"bob","amount":12345678901234567890123}"#),
-        ("b", "fill", r#"{"amount":18446744073709551616}"#),
-        ("c", "pure", r#"{"amount":-9223372036854775809}"#),
-        ("d", "pure", r#"{"amount":18446744073709551615}"#),
-    ]);
-    world.script([calls, Turn::Say("done")]);
-    let run = run(&engine, start("go", "s")).await;
-    let state = ended(&engine, &run).await;
-    assert_eq!(state.status, RunStatus::Completed);
-    for (call, number) in
-        [("a", "12345678901234567890123"), ("b", "18446744073709551616"), ("c", "-9223372036854775809")]
-    {
-        let Some(ToolOutcome::Failed(told)) = &state.tool(call).unwrap().outcome else { panic!("{call}: {state:?}") };
-        assert!(told.contains(number) && told.contains("give it as a text"), "{told}");
-    }
-    let given = world.given.lock().unwrap().clone();
-    assert_eq!((given.len(), &given[0]["amount"]), (1, &json!(18_446_744_073_709_551_615_u64)));
-    engine.shutdown().await;
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn questions_that_nobody_could_answer_are_told_to_the_model() {
-    let world = World::new().await;
-    let engine = world.engine().await;
-    let calls = Turn::Call(&[
-        ("a", "choose", r#"{"questions":[]}"#),
-        ("b", "choose", r#"{"questions":[{"question":"Where?","options":["Oslo","Rome"]}]}"#),
-        ("c", "choose", r#"{"questions":[{"question":"Where?","options":[]}]}"#),
-    ]);
-    world.script([calls, Turn::Say("a pity")]);
-    let run = run(&engine, start("go", "s")).await;
-    let state = ended(&engine, &run).await;
-    assert_eq!((state.status, state.content().as_str()), (RunStatus::Completed, "a pity"));
-    for call in &state.tools {
-        let Some(ToolOutcome::Failed(told)) = &call.outcome else { panic!("{call:?}") };
-        assert!(told.contains("asked nobody") && told.contains("Give `questions` as"), "{told}");
-    }
     engine.shutdown().await;
     world.close().await;
 }
@@ -378,55 +259,6 @@ async fn an_approval_decided_on_another_node_after_a_crash_lets_the_call_run_onc
     let keys = world.calls.lock().unwrap().clone();
     assert!(keys.len() == 2 && keys[0] == keys[1], "it was approved again, and the key is the same: {keys:?}");
     third.shutdown().await;
-    world.close().await;
-}
-
-/// A call of the tool that was approved and begun, and whose node died in the midst of it; with its new approval.
-async fn hidden_by_a_crash(world: &World, tool: &'static str) -> (daybook_engine::Engine, RunId, ApprovalId) {
-    let first = world.engine().await;
-    let call: &'static [(&str, &str, &str)] = match tool {
-        "denies" => &[("a", "denies", "{\"to\":\"bob\",\"hold\":true}")],
-        _ => &[("a", "approve", "{\"to\":\"bob\",\"hold\":true}")],
-    };
-    world.script([Turn::Call(call), Turn::Say("done")]);
-    let (run, state) = paused(&first, "s").await;
-    first.execute(envelope(resolve(&approval_of(&state), Verdict::Approved, "boss"))).await.unwrap();
-    until("the tool runs", async || world.calls.lock().unwrap().len() == 1).await;
-    world.kill(first).await;
-    let second = world.engine().await;
-    let again = approval_of(&ended(&second, &run).await);
-    (second, run, again)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_result_of_an_approved_call_that_a_crash_hid_may_be_told_and_nothing_runs_again() {
-    let world = World::new().await;
-    let (engine, run, again) = hidden_by_a_crash(&world, "approve").await;
-    let told = Answer { call_id: "a".into(), result: Some("it was done".into()), ..Answer::default() };
-    engine.execute(envelope(continuing(&run, "s", vec![told]))).await.unwrap();
-    let state = ended(&engine, &run).await;
-    assert_eq!((state.status, world.calls.lock().unwrap().len()), (RunStatus::Completed, 1));
-    assert!(state.messages.iter().any(|message| message.content.as_deref() == Some("it was done")));
-    // Nobody is asked any more what nobody need decide.
-    assert_eq!(engine.approval(LOG, &again).await.unwrap().unwrap().status, ApprovalStatus::Cancelled);
-    let late = engine.execute(envelope(resolve(&again, Verdict::Approved, "boss"))).await;
-    assert!(matches!(late, Err(ExecuteError::Approval(ApprovalError::Settled { .. }))));
-    engine.shutdown().await;
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_approval_to_run_a_call_again_expires_by_the_same_rule() {
-    let world = World::new().await;
-    let (engine, run, again) = hidden_by_a_crash(&world, "denies").await;
-    world.clock.fetch_add(61_000, Ordering::SeqCst);
-    engine.execute(envelope(Command::WatchApproval(again.clone()))).await.unwrap();
-    let state = ended(&engine, &run).await;
-    assert_eq!((state.status, world.calls.lock().unwrap().len()), (RunStatus::Completed, 1));
-    assert_eq!(engine.approval(LOG, &again).await.unwrap().unwrap().status, ApprovalStatus::Expired);
-    let told = state.messages.iter().find(|message| message.role == Role::Tool).unwrap();
-    assert!(told.content.as_ref().unwrap().contains("not known whether the call was carried out"), "{told:?}");
-    engine.shutdown().await;
     world.close().await;
 }
 
