@@ -8,6 +8,15 @@ use crate::long_result::WholeResult;
 use crate::media::Media;
 use crate::usage::Usage;
 
+/// The longest arguments of a call, in bytes as the model wrote them: they stand in events and in every further prompt.
+pub const MOST_ARGUMENTS: usize = 1 << 20;
+
+/// How much is kept of longer ones, for who reads the run.
+const KEPT_OF_LONGER: usize = 16 << 10;
+
+/// Behind the beginning of arguments that were too long. What ends so is no JSON.
+const CUT: &str = " bytes of arguments, too many to be kept]";
+
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +48,13 @@ impl ToolCall {
     /// # Errors
     /// A sentence that says what is wrong with them, fit for the model to read.
     pub fn parsed(&self) -> Result<Map<String, Value>, String> {
+        if self.arguments.ends_with(CUT) {
+            return Err(format!(
+                "{} was not called: its arguments had more than {MOST_ARGUMENTS} bytes, the most there may be: give less, \
+                 or make several calls",
+                self.name
+            ));
+        }
         if self.arguments.trim().is_empty() {
             return Ok(Map::new());
         }
@@ -48,6 +64,16 @@ impl ToolCall {
             Err(error) => Err(format!("the arguments of {} are not valid JSON: {error}", self.name)),
         }
     }
+}
+
+/// What is kept of a call's arguments: all, or of those that no call may have the beginning.
+pub fn kept_arguments(arguments: String) -> String {
+    let length = arguments.len();
+    if length <= MOST_ARGUMENTS {
+        return arguments;
+    }
+    let beginning = &arguments[..arguments.floor_char_boundary(KEPT_OF_LONGER)];
+    format!("{beginning}\n[cut: {length}{CUT}")
 }
 
 impl ToolCall {
@@ -158,4 +184,25 @@ pub struct Answered {
     pub arguments: Value,
     /// Whether the call failed.
     pub failed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_are_too_long_are_kept_in_part_and_never_called_with() {
+        let fitting = format!("{{\"a\":\"{}\"}}", "ö".repeat((MOST_ARGUMENTS - 8) / 2));
+        assert_eq!((fitting.len(), kept_arguments(fitting.clone())), (MOST_ARGUMENTS, fitting));
+        // Of these the beginning alone would be arguments.
+        for long in
+            [format!("{{}}{}", " ".repeat(MOST_ARGUMENTS)), format!("{{\"a\":\"{}\"}}", "ö".repeat(MOST_ARGUMENTS))]
+        {
+            let kept = kept_arguments(long.clone());
+            assert!(kept.len() < KEPT_OF_LONGER + 100 && kept.contains(&long.len().to_string()), "{}", kept.len());
+            let call = ToolCall { id: "c".into(), name: "send".into(), arguments: kept };
+            let told = call.parsed().unwrap_err();
+            assert!(told.starts_with("send was not called: its arguments had more than 1048576 bytes"), "{told}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use daybook_domain::message::Replay;
+use daybook_domain::message::{MOST_ARGUMENTS, Replay, kept_arguments};
 use daybook_domain::run::{ErrorKind, ModelCallCompleted, ModelCallFailed, RequestedCall, RunEvent};
 use daybook_models::{ChatEvent, ChatResponse, ModelError};
 use futures::StreamExt;
@@ -136,8 +136,8 @@ impl Driver {
         let redactor = &self.engine.redactor;
         let mut tool_calls = Vec::with_capacity(response.tool_calls.len());
         for call in response.tool_calls {
-            let kept = redactor.json(&call.arguments);
-            if kept != call.arguments {
+            let kept = kept_arguments(redactor.json(&call.arguments));
+            if kept != call.arguments && call.arguments.len() <= MOST_ARGUMENTS {
                 self.arguments.insert(call.id.clone(), call.arguments);
             }
             tool_calls.push(RequestedCall { id: call.id, name: call.name, arguments: kept.into() });

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use daybook_domain::message::MOST_ARGUMENTS;
 use daybook_domain::tool::{Gate, ToolSpec};
 use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value};
@@ -12,9 +13,6 @@ use crate::text::clip;
 
 /// How deep arguments may be nested.
 const MAX_DEPTH: usize = 64;
-
-/// How long arguments may be, as JSON without spaces, in bytes.
-const MAX_BYTES: usize = 1 << 20;
 
 /// How many faults are told at once.
 const MAX_FAULTS: usize = 5;
@@ -156,8 +154,8 @@ fn held(schema: &SchemaCheck, arguments: &Map<String, Value>) -> Result<(), Stri
     if arguments.values().any(|value| is_deeper(value, MAX_DEPTH - 1)) {
         return Err(format!("the arguments are nested more than {MAX_DEPTH} levels deep"));
     }
-    if is_longer(arguments, MAX_BYTES) {
-        return Err(format!("the arguments are longer than {MAX_BYTES} bytes"));
+    if is_longer(arguments, MOST_ARGUMENTS) {
+        return Err(format!("the arguments are longer than {MOST_ARGUMENTS} bytes"));
     }
     schema.check(&Value::Object(arguments.clone()))
 }
@@ -292,7 +290,9 @@ mod tests {
         for schema in [json!({}), json!({"type": 5}), json!("no schema"), booking()["properties"].clone()] {
             assert_eq!(check(schema.clone(), &nested(64)), Ok(()));
             assert!(check(schema.clone(), &nested(65)).unwrap_err().contains("64 levels"));
-            assert!(check(schema.clone(), &json!({"a": "x".repeat(MAX_BYTES)})).unwrap_err().contains("longer than"));
+            assert!(
+                check(schema.clone(), &json!({"a": "x".repeat(MOST_ARGUMENTS)})).unwrap_err().contains("longer than")
+            );
         }
         let deep = (0..100_000).fold(json!(1), |inner, _| Value::Array(vec![inner]));
         let arguments = Value::Object(Map::from_iter([("a".to_owned(), deep)]));

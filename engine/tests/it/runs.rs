@@ -270,3 +270,22 @@ async fn arguments_that_do_not_fit_are_told_to_the_model_and_nobody_is_asked() {
     engine.shutdown().await;
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_are_too_long_are_told_and_not_carried_along() {
+    let world = World::new().await;
+    let engine = world.engine().await;
+    let long = format!(r#"{{"key":"{}"}}"#, "x".repeat(3 << 20));
+    let calls: &[_] = Box::leak(Box::new([("a", "pure", &*long.leak())]));
+    world.script([Turn::Call(calls)]);
+    let run = run(&engine, start("go", "s")).await;
+    let state = ended(&engine, &run).await;
+    let outcome = state.tools[0].outcome.clone().unwrap();
+    assert!(matches!(&outcome, ToolOutcome::Failed(told) if told.contains("more than 1048576 bytes")), "{outcome:?}");
+    let stored: usize =
+        world.store.read_raw_after(LOG, 0, 10_000).await.unwrap().iter().map(|raw| raw.payload.len()).sum();
+    let sent = serde_json::to_vec(&world.model.requests.lock().unwrap().last().unwrap().messages).unwrap();
+    assert!(stored < 200_000 && sent.len() < 50_000, "{stored} bytes are stored and {} sent", sent.len());
+    engine.shutdown().await;
+    world.close().await;
+}
