@@ -66,6 +66,27 @@ impl ToolCall {
     }
 }
 
+impl Message {
+    /// Words of this speaker, and nothing else. `created_at` is in Unix seconds.
+    pub fn said(id: String, role: Role, content: Option<String>, created_at: i64) -> Self {
+        Self {
+            id,
+            role,
+            content,
+            reasoning: None,
+            tool_calls: Vec::new(),
+            answers: None,
+            media: Vec::new(),
+            whole: None,
+            repair: false,
+            provider_data: None,
+            replay: None,
+            metrics: None,
+            created_at,
+        }
+    }
+}
+
 /// What is kept of a call's arguments: all, or of those that no call may have the beginning.
 pub fn kept_arguments(arguments: String) -> String {
     let length = arguments.len();

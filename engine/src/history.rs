@@ -147,19 +147,6 @@ pub(crate) fn tokens(messages: &[Message]) -> u64 {
 /// How a model is told a summary: as words of the person's side, since they come from the conversation and must not weigh
 /// as much as the agent's instructions.
 pub(crate) fn told(session: &SessionId, version: u64, summary: &Summary) -> Message {
-    Message {
-        id: SessionState::summary_id(session, version),
-        role: Role::User,
-        content: Some(format!("{BEFORE_SUMMARY}{}", summary.text)),
-        reasoning: None,
-        tool_calls: Vec::new(),
-        answers: None,
-        media: Vec::new(),
-        whole: None,
-        repair: false,
-        provider_data: None,
-        replay: None,
-        metrics: None,
-        created_at: summary.at,
-    }
+    let words = format!("{BEFORE_SUMMARY}{}", summary.text);
+    Message::said(SessionState::summary_id(session, version), Role::User, Some(words), summary.at)
 }

@@ -54,21 +54,8 @@ pub fn output_schema<'a>(config: &'a AgentConfig, accepted: &'a RunAccepted) -> 
 
 /// The system message a run was given, if its agent has one.
 pub fn system_message(config: &AgentConfig, run: &RunId, created_at: i64) -> Option<Message> {
-    config.system_prompt().map(|prompt| Message {
-        id: RunState::system_message_id(run),
-        role: Role::System,
-        content: Some(prompt),
-        reasoning: None,
-        tool_calls: Vec::new(),
-        answers: None,
-        whole: None,
-        repair: false,
-        media: Vec::new(),
-        provider_data: None,
-        replay: None,
-        metrics: None,
-        created_at,
-    })
+    let id = RunState::system_message_id(run);
+    config.system_prompt().map(|prompt| Message::said(id, Role::System, Some(prompt), created_at))
 }
 
 /// SHA-256 of a value's JSON, hex. Our own types write their fields in declared order, so no sorting is needed.

@@ -1,7 +1,7 @@
 //! Runs that no living node can go on with: an agent or a tool that they need was taken out of all definitions. They wait
 //! until it is put back, which is told in the log and by `/health`; only cancelling ends them, on any node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use daybook_domain::ids::{LogId, RunId};
@@ -49,22 +49,34 @@ fn spoken(component: &str) -> String {
     format!("the {kind} {id:?}")
 }
 
+/// How many of those that are known already are looked at again each time, in turn: a node may have ended between a request
+/// to cancel and the end of its run.
+const AGAIN: usize = 20;
+
 /// Looks which runs nobody can go on with. What each lacks is told once; one that is to be cancelled is ended.
 pub(crate) async fn look_for_stranded(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let log = LogId::DEFAULT;
     let leases = inner.store.stranded_leases(log, LIMIT).await?;
     let nodes = if leases.is_empty() { Vec::new() } else { inner.store.living_nodes().await? };
     let before = inner.stranded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let turn = usize::try_from(inner.now_ms() / 3000).unwrap_or_default().wrapping_mul(AGAIN);
+    let again: BTreeSet<&RunId> = before
+        .keys()
+        .cycle()
+        .skip(turn.checked_rem(before.len()).unwrap_or_default())
+        .take(AGAIN.min(before.len()))
+        .collect();
     let mut stranded = BTreeMap::new();
     for lease in leases {
         // Who came meanwhile and has everything claims it.
         let Some(lacks) = lacking(&nodes, &lease.component, None, &lease.tools) else { continue };
         let run = lease.tree;
-        if !before.contains_key(&run) {
-            if is_to_be_cancelled(inner, log, &run).await {
-                end_unheld(inner, log, &run).await;
-                continue;
-            }
+        let new = !before.contains_key(&run);
+        if (new || again.contains(&run)) && is_to_be_cancelled(inner, log, &run).await {
+            end_unheld(inner, log, &run).await;
+            continue;
+        }
+        if new {
             let then = "it waits, and its session with it, until a server has that or the run is cancelled";
             tracing::warn!(%run, lacks, "no server that is up has all that a run needs; {then}");
         }

@@ -59,21 +59,7 @@ pub(crate) fn kept(answer: &str) -> String {
 }
 
 fn bare(role: Role, content: String) -> Message {
-    Message {
-        id: String::new(),
-        role,
-        content: Some(content),
-        reasoning: None,
-        tool_calls: Vec::new(),
-        answers: None,
-        media: Vec::new(),
-        whole: None,
-        repair: false,
-        provider_data: None,
-        replay: None,
-        metrics: None,
-        created_at: 0,
-    }
+    Message::said(String::new(), role, Some(content), 0)
 }
 
 /// A message on a line: as JSON, so that nothing in it can pass for another message.

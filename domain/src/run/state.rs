@@ -394,21 +394,7 @@ impl RunState {
     ) {
         let index = self.messages.len();
         let id = self.run_id().map(|run| Self::message_id(run, index)).unwrap_or_default();
-        let mut message = Message {
-            id,
-            role,
-            content,
-            reasoning: None,
-            tool_calls: Vec::new(),
-            answers: None,
-            whole: None,
-            repair: false,
-            media: Vec::new(),
-            provider_data: None,
-            replay: None,
-            metrics: None,
-            created_at: at_ms / 1000,
-        };
+        let mut message = Message::said(id, role, content, at_ms / 1000);
         fill(&mut message);
         self.messages.push(message);
     }
