@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use daybook_domain::approval::{ApprovalStatus, Verdict};
 use daybook_domain::command::{CancelRun, Command, ContinueRun, ResolveApproval};
 use daybook_domain::component::ComponentRef;
-use daybook_domain::ids::{ApprovalId, ComponentId, RunId, SessionId};
-use daybook_domain::run::{Answer, ErrorKind, RunMode, RunStatus};
+use daybook_domain::ids::{ApprovalId, ComponentId, RunId, SessionId, StreamId};
+use daybook_domain::run::{Answer, CancelRequested, ErrorKind, RunEvent, RunMode, RunStatus};
 use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, Gate, OnExpiry, ToolSpec};
 use daybook_engine::{Engine, ExecuteError, Outcome};
+use daybook_store::{Append, Expected, LeaseOp, Meta, StreamWrite, Subject};
 use daybook_tools::{Tool, ToolSet};
 use serde_json::json;
 
@@ -173,6 +174,34 @@ async fn a_run_whose_node_dies_before_it_heard_of_the_cancel_is_cancelled_by_one
     asked.unwrap();
     assert_eq!(ended(&less, &run).await.status, RunStatus::Cancelled);
     assert_eq!(world.calls.lock().unwrap().len(), 1);
+    less.shutdown().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_a_node_did_not_live_to_carry_out_is_carried_out_by_another() {
+    let world = World::new().await;
+    let more = world.engine_of(config(), extra(&world)).await;
+    world.script([Turn::Call(&[("a", "extra", r#"{"hold":1}"#)])]);
+    let run = run(&more, start("go", "s")).await;
+    until("the tool's start", async || world.calls.lock().unwrap().len() == 1).await;
+    world.kill(more).await;
+    let less = world.engine().await;
+    until("it is told of", async || less.stranded().len() == 1).await;
+    // What a node that died in the middle of a cancel leaves: the request, and nobody who knows of it.
+    let request = CancelRequested { by: "somebody".into(), why: None.into(), at_ms: 1 };
+    let write = StreamWrite {
+        stream: StreamId::run(&run),
+        expected: Expected::Any,
+        subject: Some(Subject { session: SessionId::parse("s").unwrap(), user: None }),
+        events: vec![RunEvent::CancelRequested(request).into()],
+    };
+    let (principal, interface) = ("somebody".to_owned(), "test".to_owned());
+    let meta = Meta { principal, interface, correlation_id: None, causation_id: None, occurred_at_ms: 1 };
+    let append = Append { log_id: LOG, writes: vec![write], command: None, lease: LeaseOp::None, meta };
+    world.store.append(append).await.unwrap();
+    assert_eq!(ended(&less, &run).await.status, RunStatus::Cancelled);
+    assert_eq!(world.calls.lock().unwrap().len(), 1, "no tool ran to end it");
     less.shutdown().await;
     world.close().await;
 }
