@@ -18,6 +18,7 @@ pub mod run;
 pub mod session;
 pub mod tool;
 pub mod usage;
+pub mod workflow;
 
 pub use event::{DomainEvent, StoredForm};
 pub use ids::{ApprovalId, ComponentId, LogId, RunId, SessionId, StreamId, UserId};
