@@ -59,3 +59,44 @@ impl std::ops::AddAssign for Usage {
         self.reasoning_tokens += other.reasoning_tokens;
     }
 }
+
+/// What several models cost: tokens by (model id, provider), in order of first use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Spent(pub Vec<((String, String), Usage)>);
+
+impl Spent {
+    /// Whether nothing was used.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds what `model` used.
+    pub fn add(&mut self, model: (String, String), used: Usage) {
+        match self.0.iter_mut().find(|(known, _)| *known == model) {
+            Some((_, usage)) => *usage += used,
+            None => self.0.push((model, used)),
+        }
+    }
+
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        other.0.iter().for_each(|(model, used)| self.add(model.clone(), *used));
+    }
+
+    /// What was used since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let before =
+            |model| earlier.0.iter().find(|(known, _)| known == model).map(|(_, used)| *used).unwrap_or_default();
+        let rest = self.0.iter().map(|(model, used)| (model.clone(), used.since(before(model))));
+        Self(rest.filter(|(_, used)| !used.is_zero()).collect())
+    }
+
+    /// Tokens of all models.
+    pub fn total(&self) -> Usage {
+        let mut total = Usage::default();
+        self.0.iter().for_each(|(_, used)| total += *used);
+        total
+    }
+}

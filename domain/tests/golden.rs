@@ -36,7 +36,7 @@ fn samples() -> Vec<DomainEvent> {
     let mut all: Vec<DomainEvent> = run_samples().into_iter().map(DomainEvent::from).collect();
     all.extend(session_samples().into_iter().map(DomainEvent::from));
     all.extend(approval_samples().into_iter().map(DomainEvent::from));
-    all.push(ComponentEvent::Configured(ComponentConfigured { hash: "00ff".into(), config: config() }).into());
+    all.push(ComponentEvent::Configured(ComponentConfigured { hash: "00ff".into(), config: config().into() }).into());
     all
 }
 
@@ -58,6 +58,7 @@ fn config() -> AgentConfig {
         session_state: map(),
         max_iterations: 25,
         metadata: map(),
+        team: None,
     }
 }
 
@@ -99,6 +100,21 @@ fn run_samples() -> Vec<RunEvent> {
             base: None.into(),
             copied_from: None,
             at_ms: 1_700_000_000_123,
+            frame: 0,
+            parent: None,
+        }),
+        RunEvent::TaskChanged(TaskChanged {
+            task: Task {
+                id: "1".into(),
+                title: text("Look"),
+                description: text("Look it up"),
+                member: ComponentId::parse("researcher").unwrap(),
+                depends_on: vec!["0".into()],
+                status: TaskStatus::Completed,
+                result: Some("Found".to_owned()).into(),
+            },
+            frame: 3,
+            at_ms: 1,
         }),
         RunEvent::TakenOver(RunTakenOver { node: "n".into(), epoch: 2, frame: 1_000_000, at_ms: 1 }),
         RunEvent::ModelCallRequested(ModelCallRequested {
@@ -141,6 +157,7 @@ fn run_samples() -> Vec<RunEvent> {
             attempt: 1,
             frame: 5,
             at_ms: 3,
+            children: Vec::new(),
         }),
         RunEvent::ToolCallCompleted(ToolCallCompleted {
             call_id: "c-1".into(),
@@ -150,6 +167,8 @@ fn run_samples() -> Vec<RunEvent> {
             duration: 0.5,
             frame: 6,
             at_ms: 4,
+            answers: false,
+            spent: Default::default(),
         }),
         RunEvent::ToolCallFailed(ToolCallFailed {
             call_id: "c-1".into(),
@@ -158,12 +177,15 @@ fn run_samples() -> Vec<RunEvent> {
             duration: 0.5,
             frame: 6,
             at_ms: 4,
+            fatal: false,
+            spent: Default::default(),
         }),
         RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id: "c-1".into(), at_ms: 4 }),
         RunEvent::Paused(RunPaused {
             requirements: vec![Requirement::new("c-1", RequirementKind::UnknownOutcome)],
             frame: 7,
             at_ms: 5,
+            members: None.into(),
         }),
         RunEvent::RequirementResolved(RequirementResolved {
             call_id: "c-1".into(),
@@ -174,6 +196,7 @@ fn run_samples() -> Vec<RunEvent> {
             by: "user:alice".into(),
             approval: Some(ApprovalId::parse("a-1").unwrap()),
             at_ms: 5,
+            fails: false,
         }),
         RunEvent::Continued(RunContinued {
             mode: RunMode::Streaming,
@@ -233,6 +256,7 @@ fn session_samples() -> Vec<SessionEvent> {
             usage: Usage { input_tokens: 1, output_tokens: 1, total_tokens: 2, ..Usage::default() },
             model: Some(("m".into(), "P".into())),
             at: 2,
+            others: Default::default(),
         }),
         SessionEvent::RunReplaced(SessionRunReplaced {
             run_id: run_id.clone(),

@@ -203,6 +203,7 @@ fn answered(
         by: envelope.principal.name.clone(),
         approval: Some(requested.approval_id.clone()),
         at_ms: state.updated_ms,
+        fails: false,
     })
 }
 

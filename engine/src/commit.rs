@@ -172,7 +172,7 @@ impl Driver {
                 }
                 known.state.clone()
             };
-            self.engine.history_now(log, &state, &self.agent.config, None).await?
+            self.engine.history_now(log, &state, &self.component.config, None).await?
         };
         self.history = Some(history);
         Ok(())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daybook_domain::command::{CompactSession, Envelope};
+use daybook_domain::component::AgentConfig;
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, SessionId, StreamId};
 use daybook_domain::message::{CallMetrics, Message};
@@ -19,7 +20,7 @@ use crate::engine::{Engine, Inner, Outcome};
 use crate::error::ExecuteError;
 use crate::history::{Summary, tokens, told};
 use crate::prompt::json_hash;
-use crate::registry::Agent;
+use crate::registry::Component;
 use crate::settle::{MAX_TRIES, meta_of, refused};
 use crate::start::hash_of;
 use crate::summarise::{kept, source_budget, summary_request};
@@ -56,7 +57,9 @@ pub enum CompactionOutcome {
 struct Wish {
     log: LogId,
     session: SessionId,
-    agent: Arc<Agent>,
+    component: Arc<Component>,
+    /// Its configuration.
+    agent: AgentConfig,
     /// Whether nobody asked: then it is done only when the agent's configuration says that it is due.
     only_when_due: bool,
     meta: Meta,
@@ -66,7 +69,7 @@ struct Wish {
 impl Wish {
     /// Id and provider of the agent's model.
     fn model(&self) -> (String, String) {
-        let model = &self.agent.config.model;
+        let model = &self.agent.model;
         (model.id.clone(), model.provider.clone())
     }
 }
@@ -77,7 +80,11 @@ pub(crate) async fn compact_session(
     command: CompactSession,
 ) -> Result<Outcome, ExecuteError> {
     let inner = &engine.inner;
-    let agent = inner.registry().agent(&command.component.id).ok_or(ExecuteError::UnknownComponent)?.clone();
+    let unknown = || ExecuteError::UnknownComponent(command.component.kind);
+    let component = inner.registry().component(&command.component).ok_or_else(unknown)?.clone();
+    let Some(agent) = component.config.agent().cloned() else {
+        return Ok(Outcome::Compaction(CompactionOutcome::NotEnabled));
+    };
     let (log, session) = (envelope.log_id, command.session_id.clone());
     let state = inner.session(log, &session).await?;
     let owned = state.user_id.is_none() || state.user_id == command.user_id;
@@ -96,7 +103,8 @@ pub(crate) async fn compact_session(
             resource: String::new(),
         }),
     };
-    let wish = Wish { log, session, agent, only_when_due: false, meta: meta_of(envelope, inner.now_ms()), key };
+    let meta = meta_of(envelope, inner.now_ms());
+    let wish = Wish { log, session, component, agent, only_when_due: false, meta, key };
     // A caller who goes away does not waste what the model was asked.
     let (tell, told) = oneshot::channel();
     let working = inner.clone();
@@ -118,15 +126,17 @@ fn unsummarised(fault: String, may_pass: bool) -> ExecuteError {
 impl Inner {
     /// Looks, beside everything else, whether a session in which a run has just ended should be compacted. When it fails,
     /// the session's next run leads to the next look.
-    pub fn compact_when_due(self: &Arc<Self>, log: LogId, session: &SessionId, agent: &Arc<Agent>) {
-        if agent.config.compaction.and_then(|compaction| compaction.after_tokens).is_none() {
+    pub fn compact_when_due(self: &Arc<Self>, log: LogId, session: &SessionId, component: &Arc<Component>) {
+        let Some(agent) = component.config.agent() else { return };
+        if agent.compaction.and_then(|compaction| compaction.after_tokens).is_none() {
             return;
         }
-        let (inner, session, agent) = (self.clone(), session.clone(), agent.clone());
+        let (inner, session) = (self.clone(), session.clone());
+        let (component, agent) = (component.clone(), agent.clone());
         self.spawn(async move {
             let alone = inner.alone(log, &session).await.lock_owned().await;
-            let wish =
-                Wish { log, session: session.clone(), agent, only_when_due: true, meta: inner.meta(), key: None };
+            let (meta, key) = (inner.meta(), None);
+            let wish = Wish { log, session: session.clone(), component, agent, only_when_due: true, meta, key };
             match inner.compact(wish, alone).await {
                 Ok(came) => tracing::debug!(%session, came = ?came.name(), "looked whether to compact a session"),
                 Err(ExecuteError::Stopping) => {}
@@ -173,8 +183,8 @@ impl Inner {
             Ok(source) => source,
             Err(nothing) => return Ok(nothing),
         };
-        let Some(model) = &wish.agent.model else {
-            let key = &wish.agent.config.model.key;
+        let Some(model) = &wish.component.model else {
+            let key = &wish.agent.model.key;
             return Err(unsummarised(format!("this server has no model {key:?}"), false));
         };
         let source_hash = json_hash(&source.request)?;
@@ -198,7 +208,7 @@ impl Inner {
         wish: &Wish,
         state: &SessionState,
     ) -> Result<Result<Source, CompactionOutcome>, ExecuteError> {
-        let config = &wish.agent.config;
+        let config = &wish.agent;
         let Some(compaction) = config.compaction else { return Ok(Err(CompactionOutcome::NotEnabled)) };
         let runs: Vec<RunId> = state.unsummarised().cloned().collect();
         if runs.is_empty() && state.summarised.is_none() {
@@ -272,7 +282,7 @@ impl Inner {
             match known.state.check_summary(&done) {
                 Ok(()) => {}
                 Err(CompactError::Compacted) => {
-                    let kept = CompactionOutcome::AlreadyCompacted(wish.agent.config.history_runs);
+                    let kept = CompactionOutcome::AlreadyCompacted(wish.agent.history_runs);
                     return Ok(self.compacted_before(wish).await?.unwrap_or(kept));
                 }
                 Err(CompactError::Replaced) => return Err(ExecuteError::Contended),
@@ -326,13 +336,13 @@ struct Source {
 
 impl Source {
     fn compacted(self, wish: &Wish, text: String, metrics: CallMetrics, source_hash: String) -> SessionCompacted {
-        let (config, at) = (&wish.agent.config, self.at);
+        let (config, at) = (&wish.agent, self.at);
         let summary = Summary { text, at };
         SessionCompacted {
             // Set when it is recorded.
             version: 0,
-            component: daybook_domain::component::ComponentRef::agent(config.id.clone()),
-            config_hash: wish.agent.hash.clone(),
+            component: config.component(),
+            config_hash: wish.component.hash.clone(),
             previous: self.previous,
             runs: self.runs,
             messages: self.messages.len() as u64,

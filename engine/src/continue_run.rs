@@ -9,6 +9,7 @@ use daybook_domain::run::{
     Answer, AnswerError, Decision, Requirement, RequirementKind, RequirementResolved, RunEvent, RunState, RunStatus,
     ToolRecord,
 };
+use daybook_domain::tool::ToolSpec;
 use daybook_store::{CommandKey, Expected, StreamWrite};
 use serde_json::{Map, Value};
 
@@ -117,7 +118,7 @@ fn read_answers(
         if state.status.is_end() {
             return Err(AnswerError::Ended(state.status));
         }
-        let required = || run.config.tools.iter().any(|spec| spec.name == tool.call.name && spec.needs_approval());
+        let required = || run.config.tool(&tool.call.name).is_some_and(ToolSpec::needs_approval);
         if is_for_an_approval(asked, given.decision, required) {
             return Err(AnswerError::NeedsApproval);
         }
@@ -139,6 +140,7 @@ fn read_answers(
             by: String::new(),
             approval: None,
             at_ms: 0,
+            fails: false,
         };
         state.evolve(&RunEvent::RequirementResolved(resolved.clone()));
         all.push(resolved);
@@ -221,7 +223,7 @@ fn as_it_is(run: &Standing) -> Outcome {
 fn audit(engine: &Engine, envelope: &Envelope, run: &Standing, resolved: &RequirementResolved) -> Option<StreamWrite> {
     let tool = run.state.tool(&resolved.call_id)?;
     let asked = tool.asked.as_ref().filter(|asked| asked.audited)?;
-    let spec = run.config.tools.iter().find(|spec| spec.name == tool.call.name)?;
+    let spec = run.config.tool(&tool.call.name)?;
     let approval_id = ApprovalId::from((engine.inner.ports.ids)());
     let requirement = Requirement { approval: Some(approval_id.clone()), ..asked.clone() };
     // With what a person filled in: that is what runs.

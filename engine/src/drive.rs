@@ -19,7 +19,7 @@ use crate::frame::FrameBody;
 use crate::history::{History, Seen};
 use crate::live::{Left, LiveRun};
 use crate::plan::{Action, Partial, Planner};
-use crate::registry::Agent;
+use crate::registry::Component;
 use crate::tool_calls::ToolEnd;
 
 /// How often a run whose session is busy looks for itself whether it may go; it is rung up sooner.
@@ -63,7 +63,7 @@ pub(crate) struct Driver {
     pub engine: Arc<Inner>,
     pub live: Arc<LiveRun>,
     /// What the run was accepted with, whatever its id stands for by now.
-    pub agent: Arc<Agent>,
+    pub component: Arc<Component>,
     pub state: RunState,
     pub version: u64,
     pub epoch: u64,
@@ -87,7 +87,7 @@ impl Driver {
     pub fn new(
         engine: Arc<Inner>,
         live: Arc<LiveRun>,
-        agent: Arc<Agent>,
+        component: Arc<Component>,
         state: RunState,
         version: u64,
         epoch: u64,
@@ -95,7 +95,7 @@ impl Driver {
         Self {
             engine,
             live,
-            agent,
+            component,
             state,
             version,
             epoch,
@@ -183,7 +183,7 @@ impl Driver {
         if self.state.status == RunStatus::Completed {
             let remembered = (self.engine.store.erasures(), key.0, key.1.clone());
             self.engine.ended.insert(remembered, Arc::new(self.state.for_history())).await;
-            self.engine.compact_when_due(self.live.log, &self.live.hub.meta.session_id, &self.agent);
+            self.engine.compact_when_due(self.live.log, &self.live.hub.meta.session_id, &self.component);
         }
         self.engine.forget(&key, &self.live);
         self.live.leave(left);
@@ -204,13 +204,13 @@ impl Driver {
     /// What plans, from what this driver knows.
     pub fn planner<'a>(&'a self, history: Seen<'a>, session_state: Map<String, Value>) -> Planner<'a> {
         Planner {
-            config: &self.agent.config,
+            config: &self.component.config,
             now_ms: self.engine.now_ms(),
             fresh_id: &*self.engine.ports.ids,
             history,
             granted: self.granted,
             in_flight: &self.in_flight,
-            checks: &self.agent.checks,
+            checks: &self.component.checks,
             partial: self.partial.clone(),
             session_state,
         }

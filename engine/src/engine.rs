@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use daybook_domain::approval::ApprovalState;
 use daybook_domain::command::{Command, Envelope};
-use daybook_domain::component::{AgentConfig, ComponentEvent};
+use daybook_domain::component::{ComponentConfig, ComponentEvent};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{ApprovalId, LogId, RunId, SessionId, StreamId};
 use daybook_domain::long_result::WholeResult;
@@ -112,7 +112,7 @@ pub struct RunDetail {
     /// The run's fold.
     pub state: RunState,
     /// The configuration it runs with.
-    pub config: Arc<AgentConfig>,
+    pub config: Arc<ComponentConfig>,
     /// What its model saw of earlier runs, oldest first: a summary, where there was one, and messages.
     pub history: Vec<Message>,
 }
@@ -136,7 +136,7 @@ pub(crate) struct Inner {
     /// Ends every task where it stands.
     pub abandoned: CancellationToken,
     pub tasks: TaskTracker,
-    pub configs: Cache<String, Arc<AgentConfig>>,
+    pub configs: Cache<String, Arc<ComponentConfig>>,
     /// Messages of ended runs, for the histories of later ones. Those that were read before something was erased are not
     /// found any more: the first number is the store's count of erasures.
     pub ended: Cache<(u64, LogId, RunId), Arc<Vec<Message>>>,
@@ -339,7 +339,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`QueryError::MissingConfig`] when the log has none of this hash.
-    pub async fn config(&self, log: LogId, hash: &str) -> Result<Arc<AgentConfig>, QueryError> {
+    pub async fn config(&self, log: LogId, hash: &str) -> Result<Arc<ComponentConfig>, QueryError> {
         self.inner.config(log, hash).await
     }
 
@@ -433,9 +433,9 @@ impl Inner {
         (self.ports.clock)()
     }
 
-    pub async fn config(&self, log: LogId, hash: &str) -> Result<Arc<AgentConfig>, QueryError> {
-        if let Some(agent) = self.registry().by_hash(hash) {
-            return Ok(agent.config.clone());
+    pub async fn config(&self, log: LogId, hash: &str) -> Result<Arc<ComponentConfig>, QueryError> {
+        if let Some(known) = self.registry().by_hash(hash) {
+            return Ok(known.config.clone());
         }
         if let Some(config) = self.configs.get(hash).await {
             return Ok(config);

@@ -1,6 +1,7 @@
 //! Why commands and queries are refused, for the person who sent them.
 
 use daybook_domain::approval::ApprovalError;
+use daybook_domain::component::ComponentKind;
 use daybook_domain::run::AnswerError;
 use daybook_domain::session::SessionError;
 use daybook_store::StoreError;
@@ -8,9 +9,9 @@ use daybook_store::StoreError;
 /// Why a command was not executed. Nothing was recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
-    /// No component of this id on this server.
-    #[error("Agent not found")]
-    UnknownComponent,
+    /// No component of this kind and id on this server.
+    #[error("{} not found", title(*.0))]
+    UnknownComponent(ComponentKind),
     /// The session refuses the run.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -70,6 +71,15 @@ pub enum ExecuteError {
     /// A value cannot be written as JSON.
     #[error("a value cannot be written: {0}")]
     Json(#[from] serde_json::Error),
+}
+
+/// The kind as sentences begin with it.
+fn title(kind: ComponentKind) -> &'static str {
+    match kind {
+        ComponentKind::Agent => "Agent",
+        ComponentKind::Team => "Team",
+        ComponentKind::Workflow => "Workflow",
+    }
 }
 
 /// Why a query has no answer.

@@ -170,7 +170,7 @@ fn ran(run_id: &RunId, state: &RunState, at: i64) -> [SessionEvent; 2] {
     let (run_id, admission, again) = (run_id.clone(), Admission::Active, false);
     let admitted = SessionRunAdmitted { run_id: run_id.clone(), admission, again, at };
     let (status, usage, model) = (state.status, state.usage, None);
-    let ended = SessionRunEnded { run_id, status, usage, model, at };
+    let ended = SessionRunEnded { run_id, status, usage, model, at, others: Default::default() };
     [SessionEvent::RunAdmitted(admitted), SessionEvent::RunEnded(ended)]
 }
 

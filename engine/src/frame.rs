@@ -3,10 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use daybook_domain::component::AgentConfig;
-use daybook_domain::ids::{ComponentId, RunId, SessionId, UserId};
+use daybook_domain::component::{ComponentConfig, ComponentRef};
+use daybook_domain::ids::{RunId, SessionId, UserId};
 use daybook_domain::message::CallMetrics;
-use daybook_domain::run::{Requirement, RunEvent, RunState, ToolRecord};
+use daybook_domain::run::{
+    MemberAsk, Parent, Requirement, RunAccepted, RunEvent, RunState, Task, TaskStatus, ToolRecord,
+};
 use daybook_domain::usage::Usage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,32 +24,41 @@ pub struct RunMeta {
     pub session_id: SessionId,
     /// Whom it is for.
     pub user_id: Option<UserId>,
-    /// The agent's id.
-    pub agent_id: ComponentId,
-    /// The agent's name for people.
-    pub agent_name: String,
-    /// The model's id.
+    /// What runs.
+    pub component: ComponentRef,
+    /// Its name for people.
+    pub name: String,
+    /// The model's id; empty where it has none of its own.
     pub model: String,
-    /// The model's provider.
+    /// The model's provider, likewise.
     pub provider: String,
     /// What the shape of its answer is called, when it must have one.
     pub output: Option<String>,
+    /// The run that started it, where it is a child run.
+    pub parent: Option<Parent>,
 }
 
 impl RunMeta {
     /// The meta of an accepted run; `None` before its acceptance.
-    pub fn of(state: &RunState, config: &AgentConfig) -> Option<Self> {
-        let accepted = state.accepted.as_ref()?;
-        Some(Self {
+    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
+        state.accepted.as_ref().map(|accepted| Self::accepted(accepted, config))
+    }
+
+    /// The meta of a run from its acceptance.
+    pub fn accepted(accepted: &RunAccepted, config: &ComponentConfig) -> Self {
+        let (model, provider) =
+            config.model().map(|model| (model.id.clone(), model.provider.clone())).unwrap_or_default();
+        Self {
             run_id: accepted.run_id.clone(),
             session_id: accepted.session_id.clone(),
             user_id: accepted.user_id.clone(),
-            agent_id: config.id.clone(),
-            agent_name: config.name.clone(),
-            model: config.model.id.clone(),
-            provider: config.model.provider.clone(),
+            component: config.component(),
+            name: config.name().to_owned(),
+            model,
+            provider,
             output: output_schema(config, accepted).map(|shape| shape.name.clone()),
-        })
+            parent: accepted.parent.clone(),
+        }
     }
 }
 
@@ -137,10 +148,25 @@ pub enum FrameBody {
     ContentCompleted,
     /// The run ended, well or cancelled.
     Completed(Box<RunEnd>),
+    /// A task of the team's list was added or came further; what the whole list looks like follows.
+    Task {
+        /// The task as it stands now.
+        task: Box<Task>,
+        /// Whether it is new.
+        created: bool,
+    },
+    /// The team's list as it stands now.
+    Tasks {
+        /// All of it.
+        tasks: Vec<Task>,
+    },
     /// The run waits for a person.
     Paused {
         /// What for.
         requirements: Vec<Requirement>,
+        /// What its child runs wait for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<MemberAsk>,
         /// All calls of the run.
         tools: Vec<ToolRecord>,
         /// What was said so far.
@@ -218,7 +244,7 @@ impl RunEnd {
 pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
     match event {
         RunEvent::Accepted(e) => {
-            (0, vec![if e.forked.is_some() { FrameBody::Continued } else { FrameBody::RunStarted }])
+            (e.frame, vec![if e.forked.is_some() { FrameBody::Continued } else { FrameBody::RunStarted }])
         }
         RunEvent::Continued(e) => (e.frame, vec![FrameBody::Continued]),
         RunEvent::TakenOver(e) => (e.frame, vec![FrameBody::Restarted { epoch: e.epoch }]),
@@ -242,11 +268,10 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             (e.frame, frames.unwrap_or_default())
         }
         RunEvent::Paused(e) => {
-            let (requirements, tools) = (e.requirements.clone(), after.tools.clone());
-            (
-                e.frame,
-                vec![FrameBody::ContentCompleted, FrameBody::Paused { requirements, tools, content: after.content() }],
-            )
+            let (requirements, tools, content) = (e.requirements.clone(), after.tools.clone(), after.content());
+            let members = e.members.get().cloned().flatten().unwrap_or_default();
+            let paused = FrameBody::Paused { requirements, members, tools, content };
+            (e.frame, vec![FrameBody::ContentCompleted, paused])
         }
         RunEvent::Succeeded(e) => {
             (e.frame, vec![FrameBody::ContentCompleted, FrameBody::Completed(Box::new(RunEnd::of(after)))])
@@ -266,6 +291,11 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
         | RunEvent::RequirementResolved(_)
         | RunEvent::Replaced(_)
         | RunEvent::CancelRequested(_) => (0, vec![]),
+        RunEvent::TaskChanged(e) => {
+            let created = after.task(&e.task.id).is_some_and(|task| task.status == TaskStatus::Pending);
+            let changed = FrameBody::Task { task: Box::new(e.task.clone()), created };
+            (e.frame, vec![changed, FrameBody::Tasks { tasks: after.tasks.clone() }])
+        }
     }
 }
 
@@ -278,7 +308,11 @@ pub(crate) fn frame_count(event: &RunEvent) -> u64 {
         | RunEvent::RequirementResolved(_)
         | RunEvent::Replaced(_)
         | RunEvent::CancelRequested(_) => 0,
-        RunEvent::ToolCallFailed(_) | RunEvent::Paused(_) | RunEvent::Succeeded(_) | RunEvent::Cancelled(_) => 2,
+        RunEvent::ToolCallFailed(_)
+        | RunEvent::TaskChanged(_)
+        | RunEvent::Paused(_)
+        | RunEvent::Succeeded(_)
+        | RunEvent::Cancelled(_) => 2,
         _ => 1,
     }
 }
@@ -287,6 +321,7 @@ pub(crate) fn frame_count(event: &RunEvent) -> u64 {
 pub(crate) fn set_frame(event: &mut RunEvent, index: u64) {
     match event {
         RunEvent::TakenOver(e) => e.frame = index,
+        RunEvent::TaskChanged(e) => e.frame = index,
         RunEvent::ModelCallRequested(e) => e.frame = index,
         RunEvent::ModelCallCompleted(e) => e.frame = index,
         RunEvent::ToolCallRequested(e) => e.frame = index,
@@ -297,8 +332,8 @@ pub(crate) fn set_frame(event: &mut RunEvent, index: u64) {
         RunEvent::Succeeded(e) => e.frame = index,
         RunEvent::Failed(e) => e.frame = index,
         RunEvent::Cancelled(e) => e.frame = index,
-        RunEvent::Accepted(_)
-        | RunEvent::AnswerMissed(_)
+        RunEvent::Accepted(e) => e.frame = index,
+        RunEvent::AnswerMissed(_)
         | RunEvent::ModelCallFailed(_)
         | RunEvent::ToolOutcomeUnknown(_)
         | RunEvent::RequirementResolved(_)

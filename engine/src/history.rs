@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use daybook_domain::component::AgentConfig;
+use daybook_domain::component::ComponentConfig;
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, SessionId, StreamId};
 use daybook_domain::message::{Message, Role};
@@ -48,9 +48,10 @@ impl Inner {
         &self,
         log: LogId,
         session: &SessionState,
-        config: &AgentConfig,
+        config: &ComponentConfig,
         not: Option<&RunId>,
     ) -> Result<History, QueryError> {
+        let Some(config) = config.agent() else { return Ok(History::default()) };
         let least = usize::try_from(config.history_runs).unwrap_or(usize::MAX);
         let newest = |runs: &mut Vec<RunId>, count: usize| drop(runs.drain(..runs.len().saturating_sub(count)));
         let others = |run: &&RunId| Some(*run) != not;

@@ -163,6 +163,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use daybook_domain::component::ComponentRef;
     use daybook_domain::ids::{ComponentId, RunId, SessionId};
 
     use super::*;
@@ -172,11 +173,12 @@ mod tests {
             run_id: RunId::parse("r").unwrap(),
             session_id: SessionId::parse("s").unwrap(),
             user_id: None,
-            agent_id: ComponentId::parse("a").unwrap(),
-            agent_name: "A".into(),
+            component: ComponentRef::agent(ComponentId::parse("a").unwrap()),
+            name: "A".into(),
             model: "m".into(),
             provider: "p".into(),
             output: None,
+            parent: None,
         };
         Hub::new(Arc::new(meta), 0, keep)
     }

@@ -40,6 +40,6 @@ pub use fork::whole_turns;
 pub use frame::{Frame, FrameBody, RunMeta, frames_of};
 pub use node::SILENCE;
 pub use prompt::{build_request, json_hash, output_schema, system_message};
-pub use registry::{Agent, Registry, RegistryError};
+pub use registry::{Component, Listing, Registry, RegistryError};
 pub use summarise::summary_request;
 pub use watch::{Watch, WatchItem};

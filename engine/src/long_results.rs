@@ -23,7 +23,7 @@ impl Driver {
         }
         let lost = cut(&mut clean);
         let hash = self.put_blob(clean.as_bytes()).await?;
-        let readable = self.agent.config.tools.iter().any(|tool| tool.name == READ_RESULT);
+        let readable = self.component.config.tool(READ_RESULT).is_some();
         let (shown, whole) = shorten(&clean, hash, lost, readable);
         Ok((shown, Some(whole)))
     }

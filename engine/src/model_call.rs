@@ -57,8 +57,8 @@ impl Driver {
     }
 
     async fn stream(&self, call: &ModelCall, seen: &mut Seen) -> Result<Result<ChatResponse, ModelError>, Exit> {
-        let Some(model) = self.agent.model.clone() else {
-            let key = &self.agent.config.model.key;
+        let Some(model) = self.component.model.clone() else {
+            let key = self.component.config.model().map(|model| model.key.as_str()).unwrap_or_default();
             let message = format!("this server no longer has the model {key:?} that the run started with");
             return Ok(Err(ModelError::Unsupported(message)));
         };

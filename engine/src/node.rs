@@ -84,13 +84,13 @@ pub(crate) async fn leave(engine: &Engine) {
     }
 }
 
-/// Records the configurations of all agents, each once.
+/// Records the configurations of all components, each once.
 pub(crate) async fn record_configs(inner: &Arc<Inner>, registry: &Registry) -> Result<(), ExecuteError> {
-    for agent in registry.agents() {
-        let configure = Configure { config: (*agent.config).clone() };
+    for component in registry.all() {
+        let configure = Configure { config: (*component.config).clone() };
         let Ok(events) = ComponentState::default().decide(configure) else { continue };
         let write = StreamWrite {
-            stream: StreamId::config(&agent.hash),
+            stream: StreamId::config(&component.hash),
             expected: Expected::Version(0),
             subject: None,
             events: events.into_iter().map(DomainEvent::from).collect(),
@@ -101,7 +101,10 @@ pub(crate) async fn record_configs(inner: &Arc<Inner>, registry: &Registry) -> R
             // A conflict says that it is recorded already: the stream is named by its content.
             Ok(_) | Err(AppendError::Conflict { .. }) => {}
             Err(AppendError::Store(error)) => return Err(error.into()),
-            Err(other) => tracing::warn!(agent = %agent.config.id, error = %other, "a configuration was not recorded"),
+            Err(other) => {
+                let component = component.config.component();
+                tracing::warn!(%component, error = %other, "a configuration was not recorded");
+            }
         }
     }
     Ok(())
@@ -183,8 +186,8 @@ pub(crate) async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> R
     let before = inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
     // Of an earlier lease, which this node had lost without knowing it.
     before.iter().for_each(|before| before.lost.cancel());
-    let agent = inner.registry().pinned(config, &accepted.config_hash);
-    let driver = Driver::new(inner.clone(), live, agent, state, version, lease.epoch);
+    let component = inner.registry().pinned(config, &accepted.config_hash);
+    let driver = Driver::new(inner.clone(), live, component, state, version, lease.epoch);
     inner.spawn(driver.drive_on());
     Ok(())
 }

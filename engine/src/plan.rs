@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use daybook_domain::approval::{ApprovalRequested, call_hash};
-use daybook_domain::component::AgentConfig;
+use daybook_domain::component::ComponentConfig;
 use daybook_domain::ids::ApprovalId;
 use daybook_domain::run::{
     Ending, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed,
@@ -83,7 +83,7 @@ pub(crate) struct Partial {
 
 /// What planning reads beside the fold.
 pub(crate) struct Planner<'a> {
-    pub config: &'a AgentConfig,
+    pub config: &'a ComponentConfig,
     pub now_ms: i64,
     /// A fresh id, for the case that one is needed.
     pub fresh_id: &'a (dyn Fn() -> uuid::Uuid + Send + Sync),
@@ -107,7 +107,7 @@ impl Planner<'_> {
     /// # Errors
     /// When a request cannot be written as JSON.
     pub fn plan(&self, state: &RunState) -> serde_json::Result<Plan> {
-        Ok(match state.next(self.config.max_iterations.max(1), self.granted) {
+        Ok(match state.next(self.max_iterations(), self.granted) {
             Next::Done | Next::AwaitPerson => Plan::only(Action::Stop),
             Next::AwaitTurn => Plan::only(Action::AwaitTurn),
             Next::CallModel { iteration, attempt, call_id } => self.model(state, iteration, attempt, call_id)?,
@@ -124,8 +124,10 @@ impl Planner<'_> {
         attempt: u32,
         call_id: Option<String>,
     ) -> serde_json::Result<Plan> {
-        let Some(accepted) = &state.accepted else { return Ok(Plan::only(Action::Stop)) };
-        let request = build_request(self.config, accepted, self.history.messages, &state.messages);
+        let (Some(accepted), Some(config)) = (&state.accepted, self.config.agent()) else {
+            return Ok(Plan::only(Action::Stop));
+        };
+        let request = build_request(config, accepted, self.history.messages, &state.messages);
         let call_id = call_id.unwrap_or_else(|| (self.fresh_id)().to_string());
         let requested = ModelCallRequested {
             call_id: call_id.clone(),
@@ -175,6 +177,7 @@ impl Planner<'_> {
                 attempt: tool.attempts + 1,
                 frame: 0,
                 at_ms: self.now_ms,
+                children: Vec::new(),
             }));
             starts.push(start);
         }
@@ -217,8 +220,12 @@ impl Planner<'_> {
         }
     }
 
+    fn max_iterations(&self) -> u32 {
+        self.config.agent().map_or(1, |agent| agent.max_iterations.max(1))
+    }
+
     fn spec(&self, name: &str) -> Option<&ToolSpec> {
-        self.config.tools.iter().find(|tool| tool.name == name)
+        self.config.tool(name)
     }
 
     /// A tool the agent does not have is never run: the call fails at once and may fail again.
@@ -238,7 +245,7 @@ impl Planner<'_> {
             }
             requirements.push(requirement);
         }
-        let paused = RunEvent::Paused(RunPaused { requirements, frame: 0, at_ms: self.now_ms });
+        let paused = RunEvent::Paused(RunPaused { requirements, frame: 0, at_ms: self.now_ms, members: None.into() });
         Plan { approvals, ..self.leave(state, paused, RunStatus::Paused) }
     }
 
@@ -295,8 +302,9 @@ impl Planner<'_> {
                 run_id,
                 status,
                 usage: state.usage.since(state.counted),
-                model: Some((self.config.model.id.clone(), self.config.model.provider.clone())),
+                model: self.config.model().map(|model| (model.id.clone(), model.provider.clone())),
                 at: self.now_ms / 1000,
+                others: Default::default(),
             }));
         }
         Plan { events: vec![event], session, leaves: true, ..Plan::only(Action::Stop) }
@@ -320,7 +328,7 @@ fn cancel_reason(state: &RunState) -> String {
 /// An approval for this call with these arguments; `None` when the requirement names none or there are no arguments.
 pub(crate) fn approval_of(
     accepted: &RunAccepted,
-    config: &AgentConfig,
+    config: &ComponentConfig,
     spec: &ToolSpec,
     requirement: &Requirement,
     tool: &ToolRecord,
@@ -334,7 +342,7 @@ pub(crate) fn approval_of(
         session_id: accepted.session_id.clone(),
         user_id: accepted.user_id.clone(),
         component: accepted.component.clone(),
-        source_name: config.name.clone(),
+        source_name: config.name().to_owned(),
         requirement: requirement.clone(),
         tool: spec.name.clone(),
         call_hash: call_hash(&spec.name, &arguments),

@@ -1,7 +1,7 @@
 //! What a model is given: built from the configuration and recorded messages alone, so that it can be built again.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use daybook_domain::component::AgentConfig;
+use daybook_domain::component::{AgentConfig, ComponentConfig};
 use daybook_domain::ids::RunId;
 use daybook_domain::message::{Message, Role};
 use daybook_domain::output::OutputSchema;
@@ -24,6 +24,8 @@ pub fn build_request(
     own: &[Message],
 ) -> ChatRequest {
     let system = system_message(config, &accepted.run_id, 0);
+    let asked = accepted.output_schema.get().and_then(Option::as_ref);
+    let schema = asked.or(config.output_schema.as_ref());
     let whole = own.iter().all(|message| message.replay.as_ref().is_none_or(|replay| !replay.items.is_empty()));
     let bare = |message: &Message| Message {
         // What the provider told about an earlier answer, and what is kept beside it, is not part of the conversation.
@@ -40,16 +42,17 @@ pub fn build_request(
     }));
     ChatRequest {
         messages: system.into_iter().chain(said).collect(),
-        tools: config.tools.clone(),
+        tools: config.all_tools().cloned().collect(),
         temperature: config.temperature,
         max_tokens: config.max_tokens,
-        output_schema: output_schema(config, accepted).cloned(),
+        output_schema: schema.cloned(),
     }
 }
 
 /// The shape a run's answer must have: its caller's, or else its agent's.
-pub fn output_schema<'a>(config: &'a AgentConfig, accepted: &'a RunAccepted) -> Option<&'a OutputSchema> {
-    accepted.output_schema.get().and_then(Option::as_ref).or(config.output_schema.as_ref())
+pub fn output_schema<'a>(config: &'a ComponentConfig, accepted: &'a RunAccepted) -> Option<&'a OutputSchema> {
+    let own = || config.agent().and_then(|agent| agent.output_schema.as_ref());
+    accepted.output_schema.get().and_then(Option::as_ref).or_else(own)
 }
 
 /// The system message a run was given, if its agent has one.

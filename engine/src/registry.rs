@@ -4,28 +4,36 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use daybook_domain::component::{AgentConfig, config_hash};
-use daybook_domain::ids::ComponentId;
+use daybook_domain::component::{AgentConfig, ComponentConfig, ComponentKind, ComponentRef, config_hash};
 use daybook_models::ChatModel;
 use daybook_store::Abilities;
 use daybook_tools::{ArgumentCheck, Tool, ToolError, ToolSet};
 use serde_json::{Map, Value};
 
-/// An agent as this server can run it. A run keeps the one it began with.
-pub struct Agent {
+/// A component as this server can run it. A run keeps the one it started with.
+pub struct Component {
     /// Its configuration, which runs pin.
-    pub config: Arc<AgentConfig>,
+    pub config: Arc<ComponentConfig>,
     /// The configuration's hash.
     pub hash: String,
     /// The code of its tools.
     pub tools: ToolSet,
     /// What its tools' arguments are held against before a call.
     pub checks: Checks,
-    /// Its model; none when the configuration is another server's, and this one has no model of that name.
+    /// Its model; none for a workflow, and when the configuration is another server's and this one has no model of that
+    /// name.
     pub model: Option<Arc<dyn ChatModel>>,
 }
 
-/// The checks of an agent's tools by name, each made once.
+impl Component {
+    /// What its own runs need and this server lacks, those of its children apart.
+    pub(crate) fn is_whole(&self) -> bool {
+        let has_model = self.config.model().is_none() || self.model.is_some();
+        has_model && self.config.tools().iter().all(|tool| self.tools.contains_key(&tool.name))
+    }
+}
+
+/// The checks of a component's tools by name, each made once.
 pub type Checks = BTreeMap<String, CallCheck>;
 
 /// What the arguments of one tool's calls are held against.
@@ -69,17 +77,23 @@ impl CallCheck {
     }
 }
 
-fn checks(config: &AgentConfig, tools: &ToolSet) -> Checks {
+fn checks(config: &ComponentConfig, tools: &ToolSet) -> Checks {
     let check = |spec| CallCheck { schema: ArgumentCheck::new(spec), tool: tools.get(&spec.name).cloned() };
-    config.tools.iter().map(|spec| (spec.name.clone(), check(spec))).collect()
+    let handing = config.agent().and_then(|agent| agent.team.as_ref()).into_iter().flat_map(|team| &team.tools);
+    config.tools().into_iter().chain(handing).map(|spec| (spec.name.clone(), check(spec))).collect()
 }
 
 /// Why components cannot be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// Two agents with one id.
-    #[error("two agents have the id {0:?}: give each its own")]
-    DuplicateAgent(String),
+    /// Two components of one kind with one id.
+    #[error("two {kind}s have the id {id:?}: give each its own")]
+    Duplicate {
+        /// What they are.
+        kind: &'static str,
+        /// Their id.
+        id: String,
+    },
     /// An agent names a model that is not there.
     #[error("agent {agent:?} uses the model {model:?}, which is not defined; defined are: {known}")]
     UnknownModel {
@@ -100,16 +114,36 @@ pub enum RegistryError {
         /// What is wrong, and how to mend it.
         fault: &'static str,
     },
+    /// A component runs another one that was not added before it.
+    #[error("the {kind} {id:?} runs a {child} that is not known: add what it runs before it")]
+    UnknownChild {
+        /// What the component is.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+        /// What it runs.
+        child: ComponentRef,
+    },
     /// The configuration cannot be written as JSON.
-    #[error("the configuration of agent {0:?} cannot be written: {1}")]
+    #[error("the configuration of {0:?} cannot be written: {1}")]
     Json(String, serde_json::Error),
+}
+
+/// Whether clients find a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// By its id.
+    Public,
+    /// Only as part of the components that run it.
+    Inner,
 }
 
 /// What this server can run. To change it, another one takes its place.
 #[derive(Default)]
 pub struct Registry {
-    agents: Vec<Arc<Agent>>,
-    by_id: HashMap<ComponentId, usize>,
+    listed: Vec<Arc<Component>>,
+    by_ref: HashMap<ComponentRef, usize>,
+    by_hash: HashMap<String, Arc<Component>>,
     models: BTreeMap<String, Arc<dyn ChatModel>>,
     tools: ToolSet,
     retired: Retired,
@@ -119,7 +153,7 @@ pub struct Registry {
 #[derive(Default, Clone)]
 struct Retired {
     /// By their configurations' hashes.
-    agents: HashMap<String, Arc<Agent>>,
+    components: HashMap<String, Arc<Component>>,
     models: BTreeMap<String, Arc<dyn ChatModel>>,
 }
 
@@ -134,15 +168,18 @@ impl Registry {
         self.tools.extend(tools.iter().map(|(name, tool)| (name.clone(), Arc::clone(tool))));
     }
 
-    /// Makes an agent known; its tools' schemas go into its configuration.
+    /// Makes an agent or a team known; its tools' schemas go into its configuration, whose hash this gives.
     ///
     /// # Errors
-    /// [`RegistryError`] when the id is taken, the model is unknown, or the rule of a tool's approval cannot be followed.
-    pub fn add_agent(&mut self, mut config: AgentConfig, tools: ToolSet) -> Result<(), RegistryError> {
+    /// [`RegistryError`] when the id is taken, the model or a member is unknown, or the rule of a tool's approval cannot
+    /// be followed.
+    pub fn add_agent(
+        &mut self,
+        mut config: AgentConfig,
+        tools: ToolSet,
+        listing: Listing,
+    ) -> Result<String, RegistryError> {
         let id = config.id.clone();
-        if self.by_id.contains_key(&id) {
-            return Err(RegistryError::DuplicateAgent(id.to_string()));
-        }
         let model = self.models.get(&config.model.key).cloned();
         if model.is_none() {
             let known: Vec<&str> = self.models.keys().map(String::as_str).collect();
@@ -163,64 +200,95 @@ impl Registry {
             return Err(RegistryError::Rule { agent: id.to_string(), tool: tool.clone(), fault });
         }
         config.tools = specs;
-        let hash = config_hash(&config).map_err(|error| RegistryError::Json(id.to_string(), error))?;
-        self.by_id.insert(id, self.agents.len());
+        self.add(config.into(), tools, model, listing)
+    }
+
+    fn add(
+        &mut self,
+        config: ComponentConfig,
+        tools: ToolSet,
+        model: Option<Arc<dyn ChatModel>>,
+        listing: Listing,
+    ) -> Result<String, RegistryError> {
+        let component = config.component();
+        let (kind, id) = (component.kind.as_str(), component.id.to_string());
+        if listing == Listing::Public && self.by_ref.contains_key(&component) {
+            return Err(RegistryError::Duplicate { kind, id });
+        }
+        let unknown = config.children().into_iter().find(|(_, hash)| self.by_hash(hash).is_none());
+        if let Some((child, _)) = unknown {
+            return Err(RegistryError::UnknownChild { kind, id, child: child.clone() });
+        }
+        let hash = config_hash(&config).map_err(|error| RegistryError::Json(id, error))?;
         self.add_tools(&tools);
         let checks = checks(&config, &tools);
-        self.agents.push(Arc::new(Agent { config: Arc::new(config), hash, tools, checks, model }));
-        Ok(())
+        let added = Arc::new(Component { config: Arc::new(config), hash: hash.clone(), tools, checks, model });
+        if listing == Listing::Public {
+            self.by_ref.insert(component, self.listed.len());
+            self.listed.push(added.clone());
+        }
+        self.by_hash.entry(hash.clone()).or_insert(added);
+        Ok(hash)
     }
 
-    /// All agents, in the order they were added.
-    pub fn agents(&self) -> &[Arc<Agent>] {
-        &self.agents
+    /// The components that clients find, in the order they were added.
+    pub fn listed(&self, kind: ComponentKind) -> impl Iterator<Item = &Arc<Component>> {
+        self.listed.iter().filter(move |component| component.config.component().kind == kind)
     }
 
-    /// One agent.
-    pub fn agent(&self, id: &ComponentId) -> Option<&Arc<Agent>> {
-        self.by_id.get(id).and_then(|at| self.agents.get(*at))
+    /// All components, also those that only others run.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Component>> {
+        self.by_hash.values()
     }
 
-    /// One agent, or one that there was earlier: its runs can still be asked for.
-    pub fn known(&self, id: &ComponentId) -> Option<&Arc<Agent>> {
-        self.agent(id).or_else(|| self.retired.agents.values().find(|agent| agent.config.id == *id))
+    /// One component.
+    pub fn component(&self, component: &ComponentRef) -> Option<&Arc<Component>> {
+        self.by_ref.get(component).and_then(|at| self.listed.get(*at))
+    }
+
+    /// One component, or one that there was earlier, or that only others run: its runs can still be asked for.
+    pub fn known(&self, component: &ComponentRef) -> Option<&Arc<Component>> {
+        let others = || self.by_hash.values().chain(self.retired.components.values());
+        self.component(component).or_else(|| others().find(|known| known.config.component() == *component))
     }
 
     /// Keeps what `earlier` had and this one lacks, so that the runs that began with it can end here.
     pub(crate) fn succeed(&mut self, earlier: &Self) {
-        let Retired { agents, models } = earlier.retired.clone();
-        self.retired.agents.extend(agents);
+        let Retired { components, models } = earlier.retired.clone();
+        self.retired.components.extend(components);
         self.retired.models.extend(models);
-        self.retired.agents.extend(earlier.agents.iter().map(|agent| (agent.hash.clone(), agent.clone())));
+        self.retired.components.extend(earlier.by_hash.clone());
         self.retired.models.extend(earlier.models.clone());
         for (name, tool) in &earlier.tools {
             self.tools.entry(name.clone()).or_insert_with(|| tool.clone());
         }
     }
 
-    /// The agent whose configuration has this hash, now or earlier.
-    pub(crate) fn by_hash(&self, hash: &str) -> Option<&Arc<Agent>> {
-        self.agents.iter().find(|agent| agent.hash == hash).or_else(|| self.retired.agents.get(hash))
+    /// The component whose configuration has this hash, now or earlier.
+    pub fn by_hash(&self, hash: &str) -> Option<&Arc<Component>> {
+        self.by_hash.get(hash).or_else(|| self.retired.components.get(hash))
     }
 
-    /// The agent of a run that began with `config`: the one this process has or had, or else one put together from
+    /// The component of a run that began with `config`: the one this process has or had, or else one put together from
     /// the models and tools of the same names.
-    pub(crate) fn pinned(&self, config: Arc<AgentConfig>, hash: &str) -> Arc<Agent> {
-        if let Some(agent) = self.by_hash(hash) {
-            return agent.clone();
+    pub(crate) fn pinned(&self, config: Arc<ComponentConfig>, hash: &str) -> Arc<Component> {
+        if let Some(component) = self.by_hash(hash) {
+            return component.clone();
         }
         let tool = |name: &String| Some((name.clone(), self.tools.get(name)?.clone()));
-        let tools: ToolSet = config.tools.iter().filter_map(|spec| tool(&spec.name)).collect();
+        let tools: ToolSet = config.tools().iter().filter_map(|spec| tool(&spec.name)).collect();
         let checks = checks(&config, &tools);
-        let key = &config.model.key;
-        let model = self.models.get(key).or_else(|| self.retired.models.get(key)).cloned();
-        Arc::new(Agent { hash: hash.to_owned(), tools, checks, model, config })
+        let model = config.model().and_then(|model| {
+            let key = &model.key;
+            self.models.get(key).or_else(|| self.retired.models.get(key)).cloned()
+        });
+        Arc::new(Component { hash: hash.to_owned(), tools, checks, model, config })
     }
 
     /// What this server can run, also of what only earlier runs need: it claims no other runs.
     pub fn abilities(&self) -> Abilities {
-        let agents = self.agents.iter().chain(self.retired.agents.values());
-        let components: BTreeSet<String> = agents.map(|agent| format!("agent:{}", agent.config.id)).collect();
+        let all = self.by_hash.values().chain(self.retired.components.values());
+        let components: BTreeSet<String> = all.map(|known| known.config.component().to_string()).collect();
         let models: BTreeSet<&String> = self.models.keys().chain(self.retired.models.keys()).collect();
         Abilities {
             components: components.into_iter().collect(),
@@ -233,6 +301,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use daybook_domain::component::ModelRef;
+    use daybook_domain::ids::ComponentId;
     use daybook_domain::tool::Effect;
     use daybook_models::DemoModel;
     use daybook_tools::{FunctionTool, ToolContext};
@@ -275,6 +344,7 @@ mod tests {
             session_state: Map::new(),
             max_iterations: 1,
             metadata: Map::new(),
+            team: None,
         }
     }
 
@@ -282,7 +352,7 @@ mod tests {
         let mut registry = Registry::default();
         models.iter().for_each(|name| registry.add_model(*name, Arc::new(DemoModel::default())));
         for (id, instruction, names) in agents {
-            registry.add_agent(config(id, models[0], instruction), tools(names)).unwrap();
+            registry.add_agent(config(id, models[0], instruction), tools(names), Listing::Public).unwrap();
         }
         registry
     }
@@ -290,15 +360,16 @@ mod tests {
     #[test]
     fn what_is_replaced_stays_for_the_runs_that_began_with_it() {
         let first = registry(&["a"], &[("one", "first", &["x"]), ("gone", "first", &["y"])]);
-        let (one, gone) = (first.agents()[0].clone(), first.agents()[1].clone());
+        let first_of = |at| first.listed(ComponentKind::Agent).nth(at).unwrap().clone();
+        let (one, gone) = (first_of(0), first_of(1));
         let mut second = registry(&["b"], &[("one", "second", &["z"])]);
         second.succeed(&first);
         let mut third = registry(&["c"], &[("one", "third", &[])]);
         third.succeed(&second);
 
-        assert_eq!(third.agents().len(), 1);
-        assert!(third.agent(&gone.config.id).is_none());
-        assert!(Arc::ptr_eq(third.known(&gone.config.id).unwrap(), &gone));
+        assert_eq!(third.listed(ComponentKind::Agent).count(), 1);
+        assert!(third.component(&gone.config.component()).is_none());
+        assert!(Arc::ptr_eq(third.known(&gone.config.component()).unwrap(), &gone));
         for earlier in [&one, &gone] {
             assert!(Arc::ptr_eq(&third.pinned(earlier.config.clone(), &earlier.hash), earlier));
         }
@@ -317,7 +388,7 @@ mod tests {
             let tool = FunctionTool::new("x", "Does nothing.", Effect::Pure, call).approval(rule);
             let mut registry = registry(&["a"], &[]);
             let tools = ToolSet::from_iter([("x".to_owned(), Arc::new(tool) as Arc<dyn daybook_tools::Tool>)]);
-            registry.add_agent(config("one", "a", ""), tools).err().map(|error| error.to_string())
+            registry.add_agent(config("one", "a", ""), tools, Listing::Public).err().map(|error| error.to_string())
         };
         let audit = || ApprovalRule::new(ApprovalKind::Audit);
         let required = || ApprovalRule::new(ApprovalKind::Required);
@@ -341,11 +412,11 @@ mod tests {
         let mut other = config("one", "a", "other");
         other.tools = tools(&["x", "w"]).values().map(|tool| tool.spec().clone()).collect();
         let here = registry(&["a"], &[("one", "here", &[]), ("two", "here", &["x"])]);
-        let agent = here.pinned(Arc::new(other.clone()), "its hash");
-        assert_eq!(agent.config.instructions, ["other"]);
+        let agent = here.pinned(Arc::new(other.clone().into()), "its hash");
+        assert_eq!(agent.config.agent().unwrap().instructions, ["other"]);
         assert!(agent.model.is_some());
         assert_eq!(agent.tools.keys().collect::<Vec<_>>(), ["x"]);
         other.model.key = "b".to_owned();
-        assert!(here.pinned(Arc::new(other), "its hash").model.is_none());
+        assert!(here.pinned(Arc::new(other.into()), "its hash").model.is_none());
     }
 }

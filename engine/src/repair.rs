@@ -13,13 +13,13 @@ impl Driver {
     /// What is recorded when the model's answer misses its shape and may be asked for again; `None` when it counts as it
     /// is. It is recorded rather than found out again, so that another version of the check changes no run.
     pub fn missed(&self, call_id: &str, answer: &ChatResponse) -> Option<RunEvent> {
-        let config = &self.agent.config;
+        let config = self.component.config.agent()?;
         let repair = self.state.repairs() + 1;
         let may_ask = repair <= config.output_repairs && self.state.iterations < config.max_iterations.max(1);
         if !may_ask || !answer.tool_calls.is_empty() {
             return None;
         }
-        let shape = output_schema(config, self.state.accepted.as_ref()?)?;
+        let shape = output_schema(&self.component.config, self.state.accepted.as_ref()?)?;
         // Before secrets are taken out of it: the model cannot mend what it did not write.
         let fault = fault(shape, &answer.text)?;
         let told = self.engine.redactor.text(&OutputSchema::told(&fault)).into();

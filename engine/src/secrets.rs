@@ -37,12 +37,12 @@ pub(crate) fn cannot_wait(call: &ToolCall) -> Option<String> {
 impl Registry {
     /// Warns of tools that ask a person first and have arguments in which no secret could be handed over.
     pub(crate) fn warn_of_secrets(&self, redactor: &Redactor) {
-        for (agent, spec) in
-            self.agents().iter().flat_map(|agent| agent.config.tools.iter().map(move |spec| (agent, spec)))
+        for (component, spec) in
+            self.all().flat_map(|known| known.config.tools().into_iter().map(move |spec| (known, spec)))
         {
             for argument in secret_arguments(spec, redactor) {
                 tracing::warn!(
-                    agent = %agent.config.id,
+                    component = %component.config.component(),
                     tool = spec.name,
                     argument,
                     "a person is asked before this tool runs, and the argument's name is a secret's: it is not kept \

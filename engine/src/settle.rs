@@ -5,7 +5,7 @@
 use std::sync::{Arc, PoisonError};
 
 use daybook_domain::command::Envelope;
-use daybook_domain::component::AgentConfig;
+use daybook_domain::component::ComponentConfig;
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, StreamId};
 use daybook_domain::run::{RunAccepted, RunContinued, RunEvent, RunMode, RunState};
@@ -18,7 +18,7 @@ use crate::error::{ExecuteError, QueryError};
 use crate::frame::{RunMeta, frames_of};
 use crate::hub::Hub;
 use crate::live::LiveRun;
-use crate::registry::Agent;
+use crate::registry::Component;
 use crate::stranded::lacking;
 
 /// How often something is tried when others write to the same streams at the same time.
@@ -29,7 +29,7 @@ pub(crate) struct Standing {
     pub state: RunState,
     pub version: u64,
     pub accepted: RunAccepted,
-    pub config: Arc<AgentConfig>,
+    pub config: Arc<ComponentConfig>,
 }
 
 impl Standing {
@@ -87,7 +87,7 @@ impl Settlement<'_> {
         }
         let inner = self.inner;
         let agent = inner.registry().pinned(self.run.config.clone(), &self.run.accepted.config_hash);
-        let here = can_run(&agent);
+        let here = agent.is_whole();
         if here && inner.is_full() {
             return Err(ExecuteError::TooManyRuns(inner.options.max_runs).into());
         }
@@ -128,10 +128,10 @@ impl Settlement<'_> {
     /// What every living node lacks to go on with the run; `None` when one can.
     async fn lacking_everywhere(&self) -> Result<Option<String>, StoreError> {
         let config = &self.run.config;
-        let tools: Vec<String> = config.tools.iter().map(|tool| tool.name.clone()).collect();
+        let tools: Vec<String> = config.tools().iter().map(|tool| tool.name.clone()).collect();
         let component = self.run.accepted.component.to_string();
         let nodes = self.inner.store.living_nodes().await?;
-        Ok(lacking(&nodes, &component, Some(&config.model.key), &tools))
+        Ok(lacking(&nodes, &component, config.model().map(|model| model.key.as_str()), &tools))
     }
 
     /// More is asked: the answers are recorded and the run stays where it is.
@@ -166,19 +166,26 @@ impl Settlement<'_> {
         Append { log_id: self.envelope.log_id, writes, command: self.key.clone(), lease, meta }
     }
 
-    fn take(&self, agent: &Agent, here: bool) -> LeaseOp {
+    fn take(&self, agent: &Component, here: bool) -> LeaseOp {
         LeaseOp::Take {
             tree: self.run.accepted.run_id.clone(),
             // Nobody has this name, so whoever has what the run needs claims it.
             node: if here { self.inner.node_id.clone() } else { "nobody".to_owned() },
             epoch: self.run.state.epoch.max(1),
             component: self.run.accepted.component.to_string(),
-            tools: agent.config.tools.iter().map(|tool| tool.name.clone()).collect(),
+            tools: agent.config.tools().iter().map(|tool| tool.name.clone()).collect(),
         }
     }
 
     /// It is in the log: from here on it goes by itself.
-    fn go_on(self, agent: &Arc<Agent>, here: bool, events: &[RunEvent], version: u64, admission: Admission) -> Outcome {
+    fn go_on(
+        self,
+        agent: &Arc<Component>,
+        here: bool,
+        events: &[RunEvent],
+        version: u64,
+        admission: Admission,
+    ) -> Outcome {
         let (inner, log) = (self.inner, self.envelope.log_id);
         let (before, run_id) = (self.run.state, self.run.accepted.run_id);
         let outcome = Outcome::Continued {
@@ -203,11 +210,6 @@ impl Settlement<'_> {
         inner.spawn(driver.drive_on());
         outcome
     }
-}
-
-/// Whether this node has what the agent's runs need.
-fn can_run(agent: &Agent) -> bool {
-    agent.model.is_some() && agent.config.tools.iter().all(|tool| agent.tools.contains_key(&tool.name))
 }
 
 fn unsettled(error: AppendError) -> Unsettled {

@@ -24,7 +24,7 @@ use crate::history::History;
 use crate::hub::Hub;
 use crate::live::LiveRun;
 use crate::plan::{Partial, Plan, Planner};
-use crate::registry::Agent;
+use crate::registry::Component;
 use crate::sessions::Known;
 use crate::settle::{meta_of, refused};
 
@@ -40,7 +40,8 @@ pub(crate) async fn start_run(
     mut command: StartRun,
 ) -> Result<Outcome, ExecuteError> {
     let inner = &engine.inner;
-    let agent = inner.registry().agent(&command.component.id).ok_or(ExecuteError::UnknownComponent)?.clone();
+    let unknown = || ExecuteError::UnknownComponent(command.component.kind);
+    let agent = inner.registry().component(&command.component).ok_or_else(unknown)?.clone();
     if inner.is_full() {
         return Err(ExecuteError::TooManyRuns(inner.options.max_runs));
     }
@@ -65,7 +66,7 @@ pub(crate) async fn start_run(
 struct Start<'a> {
     inner: &'a Arc<Inner>,
     log: LogId,
-    agent: Arc<Agent>,
+    agent: Arc<Component>,
     envelope: &'a Envelope,
     command: StartRun,
     run_id: RunId,
@@ -144,7 +145,7 @@ impl Start<'_> {
             component: self.command.component.clone(),
             on_busy: self.command.on_busy,
             name: None,
-            default_state: config.session_state.clone(),
+            default_state: config.session_state().clone(),
             state: self.command.session_state.clone(),
             at: now_ms / 1000,
         })?;
@@ -202,6 +203,8 @@ impl Start<'_> {
             base: Personal::Known(self.command.base.clone()),
             copied_from: None,
             at_ms,
+            frame: 0,
+            parent: None,
         }
     }
 
@@ -229,7 +232,7 @@ impl Start<'_> {
                 node: self.inner.node_id.clone(),
                 epoch: 1,
                 component: self.command.component.to_string(),
-                tools: self.agent.config.tools.iter().map(|tool| tool.name.clone()).collect(),
+                tools: self.agent.config.tools().iter().map(|tool| tool.name.clone()).collect(),
             },
             meta: meta_of(self.envelope, self.inner.now_ms()),
         }

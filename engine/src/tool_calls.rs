@@ -95,8 +95,8 @@ impl Driver {
         if let Some(refusal) = &start.refusal {
             return Err(refusal.clone());
         }
-        let Some(tool) = self.agent.tools.get(&start.tool).cloned() else {
-            let names: Vec<&str> = self.agent.config.tools.iter().map(|tool| tool.name.as_str()).collect();
+        let Some(tool) = self.component.tools.get(&start.tool).cloned() else {
+            let names: Vec<&str> = self.component.config.tools().iter().map(|tool| tool.name.as_str()).collect();
             return Err(format!("there is no tool {:?}; there are: {}", start.tool, names.join(", ")));
         };
         let written = self.arguments.get(&start.call_id).unwrap_or(&start.call.call.arguments);
@@ -109,11 +109,11 @@ impl Driver {
             arguments: written.clone(),
         };
         let arguments = start.call.with_input(call.exactly()?);
-        if let Some(check) = self.agent.checks.get(&start.tool) {
+        if let Some(check) = self.component.checks.get(&start.tool) {
             check.check(&arguments).map_err(|error| error.to_string())?;
         }
         // What the run was accepted with holds, whatever the tool says of itself by now.
-        let spec = self.agent.config.tools.iter().find(|spec| spec.name == start.tool).unwrap_or_else(|| tool.spec());
+        let spec = self.component.config.tool(&start.tool).unwrap_or_else(|| tool.spec());
         let timeout = Duration::from_secs(spec.timeout_seconds.max(1));
         let retries = if spec.effect == Effect::Unsafe { 0 } else { spec.retries };
         Ok(Prepared { tool, arguments, timeout, retries })
@@ -206,11 +206,22 @@ impl Driver {
                     duration,
                     frame: 0,
                     at_ms,
+                    answers: false,
+                    spent: Default::default(),
                 })
             }
             Err(error) => {
                 let error = error.into();
-                RunEvent::ToolCallFailed(ToolCallFailed { call_id, error, whole, duration, frame: 0, at_ms })
+                RunEvent::ToolCallFailed(ToolCallFailed {
+                    call_id,
+                    error,
+                    whole,
+                    duration,
+                    frame: 0,
+                    at_ms,
+                    fatal: false,
+                    spent: Default::default(),
+                })
             }
         });
     }

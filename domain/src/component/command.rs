@@ -1,12 +1,12 @@
 //! Commands of a component's configuration.
 
-use super::state::AgentConfig;
+use super::config::ComponentConfig;
 
 /// Record this configuration, unless it is.
 #[derive(Debug, Clone)]
 pub struct Configure {
     /// The configuration.
-    pub config: AgentConfig,
+    pub config: ComponentConfig,
 }
 
 /// Why a configuration cannot be recorded.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::state::AgentConfig;
+use super::config::ComponentConfig;
 use crate::event::{DomainEvent, events};
 
 /// A configuration was first used; runs refer to it by hash.
@@ -11,7 +11,7 @@ pub struct ComponentConfigured {
     /// SHA-256 of the canonical JSON, hex.
     pub hash: String,
     /// The whole configuration.
-    pub config: AgentConfig,
+    pub config: ComponentConfig,
 }
 
 events! {

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 use super::command::{OnBusy, RunMode};
 use super::requirement::{Decision, Requirement};
+use super::task::TaskChanged;
+use super::tree::{ChildRef, MemberAsk, Parent};
 use crate::component::ComponentRef;
 use crate::event::{DomainEvent, events};
 use crate::ids::{ApprovalId, RunId, SessionId, UserId};
@@ -15,6 +17,7 @@ use crate::output::OutputSchema;
 use crate::personal::Personal;
 use crate::session::Admission;
 use crate::tool::Effect;
+use crate::usage::Spent;
 
 /// The run was accepted; from here on it is never lost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,8 +66,19 @@ pub struct RunAccepted {
     /// The session it was first of, where it is the copy of a run there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied_from: Option<SessionId>,
+    /// The run that started it, where it is a child run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The index of the `RunStarted` frame; 0 but for a child run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub frame: u64,
     /// Unix milliseconds.
     pub at_ms: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where a run goes on from.
@@ -191,6 +205,8 @@ pub enum ErrorKind {
     IterationLimit,
     /// Nobody decided in time, and the tool's rule says that the run fails then.
     ApprovalExpired,
+    /// A member of the team failed, and the team's rule says that the run fails then.
+    MemberError,
     /// Daybook itself could not go on.
     InternalError,
 }
@@ -203,6 +219,7 @@ impl ErrorKind {
             Self::ModelTimeout => "model_timeout",
             Self::IterationLimit => "iteration_limit",
             Self::ApprovalExpired => "approval_expired",
+            Self::MemberError => "member_error",
             Self::InternalError => "internal_error",
         }
     }
@@ -237,6 +254,9 @@ pub struct ToolCallRequested {
     pub effect: Effect,
     /// 1, or more when a crash hid the outcome.
     pub attempt: u32,
+    /// The runs that carry it out, where it hands out work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildRef>,
     /// The index of the `ToolCallStarted` frame.
     pub frame: u64,
     /// Unix milliseconds.
@@ -256,6 +276,12 @@ pub struct ToolCallCompleted {
     /// Media that came with it.
     #[serde(default, skip_serializing_if = "Personal::is_absent")]
     pub media: Personal<Option<Vec<Media>>>,
+    /// Whether what it said is the run's answer: the model is not asked again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers: bool,
+    /// What the runs that carried it out cost.
+    #[serde(default, skip_serializing_if = "Spent::is_empty")]
+    pub spent: Spent,
     /// Seconds it took.
     pub duration: f64,
     /// The index of the `ToolCallCompleted` frame.
@@ -274,6 +300,12 @@ pub struct ToolCallFailed {
     /// Where all of it is, when it was too long.
     #[serde(default, skip_serializing_if = "Personal::is_absent")]
     pub whole: Personal<Option<WholeResult>>,
+    /// Whether the run fails with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fatal: bool,
+    /// What the runs that carried it out cost.
+    #[serde(default, skip_serializing_if = "Spent::is_empty")]
+    pub spent: Spent,
     /// Seconds it took.
     pub duration: f64,
     /// The index of the `ToolCallCompleted` frame, which the `ToolCallError` frame follows.
@@ -296,6 +328,9 @@ pub struct ToolOutcomeUnknown {
 pub struct RunPaused {
     /// What for.
     pub requirements: Vec<Requirement>,
+    /// What its child runs wait for. They are answered, not this one: what is here is a copy for those who watch.
+    #[serde(default, skip_serializing_if = "Personal::is_absent")]
+    pub members: Personal<Option<Vec<MemberAsk>>>,
     /// The index of the `RunPaused` frame.
     pub frame: u64,
     /// Unix milliseconds.
@@ -323,6 +358,9 @@ pub struct RequirementResolved {
     /// The approval that answered, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalId>,
+    /// Whether the run fails, because nobody decided in time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fails: bool,
     /// Unix milliseconds.
     pub at_ms: i64,
 }
@@ -455,6 +493,8 @@ events! {
         ToolCallFailed(ToolCallFailed) = 1,
         /// Nobody knows what a tool did.
         ToolOutcomeUnknown(ToolOutcomeUnknown) = 1,
+        /// A task of the team's list was added, or came further.
+        TaskChanged(TaskChanged) = 1,
         /// It waits for a person.
         Paused(RunPaused) = 1,
         /// A person answered.

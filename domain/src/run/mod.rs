@@ -12,9 +12,11 @@ mod repair_tests;
 mod requirement;
 mod said;
 mod state;
+mod task;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod tree;
 
 pub use command::{OnBusy, RunCommand, RunError, RunMode};
 pub use event::{
@@ -30,4 +32,6 @@ pub use requirement::{
     Answer, AnswerError, Decision, Given, REJECTED, Requirement, RequirementKind, after_a_crash, needed,
 };
 pub use state::{RunState, RunStatus};
+pub use task::{Task, TaskChanged, TaskStatus};
 pub use tools::{ToolOutcome, ToolRecord};
+pub use tree::{ChildRef, MemberAsk, Parent, StepOf, child_run_id};

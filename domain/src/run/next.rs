@@ -48,21 +48,30 @@ impl RunState {
             return Next::Done;
         }
         if self.cancel.is_some() {
-            return Next::Finish(Ending::Cancel);
+            return self.end_children().unwrap_or(Next::Finish(Ending::Cancel));
         }
         match self.status {
             RunStatus::Pending if !granted => return Next::AwaitTurn,
             RunStatus::Paused => return Next::AwaitPerson,
             _ => {}
         }
-        if let Some((kind, message)) = &self.model_failure {
-            return Next::Finish(Ending::Fail(*kind, message.clone()));
+        if let Some((kind, message)) = &self.failure {
+            let failed = || Next::Finish(Ending::Fail(*kind, message.clone()));
+            return self.end_children().unwrap_or_else(failed);
         }
         if let Some(open) = &self.open_call {
             let (attempt, call_id) = (open.attempt + 1, Some(open.call_id.clone()));
             return Next::CallModel { iteration: self.iterations, attempt, call_id };
         }
         self.after_model(max_iterations)
+    }
+
+    /// Runs that carry out its calls are ended before it is: what they did is part of what it did. Those of a run that is
+    /// paused are ended with it.
+    fn end_children(&self) -> Option<Next> {
+        let open = |tool: &&ToolRecord| tool.outcome.is_none() && !tool.children.is_empty();
+        let open: Vec<ToolRecord> = self.tools.iter().filter(open).cloned().collect();
+        (!open.is_empty() && self.status != RunStatus::Paused).then_some(Next::CallTools(open))
     }
 
     fn after_model(&self, max_iterations: u32) -> Next {
@@ -74,6 +83,9 @@ impl RunState {
         let unknown: Vec<String> = self.tools.iter().filter(unknown).map(|tool| tool.call.id.clone()).collect();
         if !unknown.is_empty() {
             return Next::Pause(unknown);
+        }
+        if self.answered {
+            return Next::Finish(Ending::Succeed);
         }
         let last = self.own_messages().iter().rev().find(|message| message.role == crate::message::Role::Assistant);
         match last {

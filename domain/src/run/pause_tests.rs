@@ -179,7 +179,7 @@ fn paused(kinds: &[(&str, RequirementKind)]) -> Vec<RunEvent> {
             frame: 2,
             at_ms: 2_000,
         }),
-        RunEvent::Paused(RunPaused { requirements, frame: 3, at_ms: 3_000 }),
+        RunEvent::Paused(RunPaused { requirements, frame: 3, at_ms: 3_000, members: None.into() }),
     ]
 }
 
@@ -195,6 +195,7 @@ fn resolved(id: &str, decision: Decision, text: Option<&str>) -> RunEvent {
         by: "anonymous".into(),
         approval: None,
         at_ms: 4_000,
+        fails: false,
     })
 }
 
@@ -247,6 +248,7 @@ fn a_rejected_call_is_told_to_the_model_and_never_runs() {
             attempt: 1,
             frame: 9,
             at_ms: 9,
+            children: Vec::new(),
         });
         given(&events).when(RunCommand(requested)).then_expect_error(RunError::NoSuchCall("a".into()));
     }

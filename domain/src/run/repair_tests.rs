@@ -100,6 +100,8 @@ fn where_a_long_result_is_stands_with_its_call_and_its_message() {
         duration: 0.5,
         frame: 6,
         at_ms: 3_000,
+        fatal: false,
+        spent: Default::default(),
     });
     for outcome in [tool_completed("a"), failed] {
         let before = [accepted(Admission::Active), model_requested(1, 1), model_completed(1, "", &["a"])];

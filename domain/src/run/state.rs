@@ -9,12 +9,13 @@ use super::event::{
     CancelRequested, ErrorKind, ModelCallCompleted, ModelCallRequested, RunAccepted, RunContinued, RunEvent, RunStage,
 };
 use super::requirement::Requirement;
+use super::task::Task;
 use super::tools::{Attached, ToolOutcome, ToolRecord};
 use crate::component::ComponentRef;
 use crate::ids::{RunId, SessionId, UserId};
 use crate::message::{CallMetrics, Message, Role, ToolCall};
 use crate::session::Admission;
-use crate::usage::Usage;
+use crate::usage::{Spent, Usage};
 
 /// The states of a run, with their names on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -95,9 +96,15 @@ pub struct RunState {
     /// The model call without outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_call: Option<OpenModelCall>,
-    /// The failure of the last model call, which ends the run.
+    /// What ends the run with an error: the failure of its last model call, or of something it cannot do without.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_failure: Option<(ErrorKind, String)>,
+    pub failure: Option<(ErrorKind, String)>,
+    /// Whether what a tool said is the run's answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub answered: bool,
+    /// The tasks of a team's list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
     /// The request to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<CancelRequested>,
@@ -121,6 +128,12 @@ pub struct RunState {
     /// How much of that its session was told when it paused.
     #[serde(skip_serializing_if = "Usage::is_zero")]
     pub counted: Usage,
+    /// What its child runs cost.
+    #[serde(skip_serializing_if = "Spent::is_empty")]
+    pub spent: Spent,
+    /// How much of that its session was told when it paused.
+    #[serde(skip_serializing_if = "Spent::is_empty")]
+    pub counted_spent: Spent,
     /// How it went on after its last pause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continued: Option<RunContinued>,
@@ -255,7 +268,7 @@ impl RunState {
             RunEvent::ModelCallFailed(e) => {
                 self.open_call = None;
                 self.partial = e.partial.get().cloned().flatten();
-                self.model_failure = Some((e.error, e.message.get().cloned().unwrap_or_default()));
+                self.failure = Some((e.error, e.message.get().cloned().unwrap_or_default()));
                 self.saw(self.next_frame, e.at_ms);
             }
             RunEvent::ToolCallRequested(e) => {
@@ -268,21 +281,35 @@ impl RunState {
                 let media = e.media.get().cloned().flatten().unwrap_or_default();
                 let attached = Attached { media, whole: e.whole.get().cloned().flatten() };
                 self.tool_ended(&e.call_id, result, e.duration, e.at_ms, attached);
+                self.spent.extend(&e.spent);
+                if e.answers {
+                    self.answered = true;
+                    self.push_message(Role::Assistant, e.result.get().cloned(), e.at_ms, |_| ());
+                }
                 self.saw(e.frame + 1, e.at_ms);
             }
             RunEvent::ToolCallFailed(e) => {
                 let error = e.error.get().cloned().unwrap_or_default();
                 let attached = Attached { media: Vec::new(), whole: e.whole.get().cloned().flatten() };
+                if e.fatal {
+                    self.failure = Some((ErrorKind::MemberError, error.clone()));
+                }
                 self.tool_ended(&e.call_id, ToolOutcome::Failed(error), e.duration, e.at_ms, attached);
+                self.spent.extend(&e.spent);
                 self.saw(e.frame + 2, e.at_ms);
             }
             RunEvent::ToolOutcomeUnknown(e) => {
                 self.tool_ended(&e.call_id, ToolOutcome::Unknown, 0.0, e.at_ms, Attached::default());
                 self.saw(self.next_frame, e.at_ms);
             }
+            RunEvent::TaskChanged(e) => {
+                self.task_changed(&e.task);
+                self.saw(e.frame + 2, e.at_ms);
+            }
             RunEvent::Paused(e) => {
                 self.status = RunStatus::Paused;
                 self.counted = self.usage;
+                self.counted_spent.clone_from(&self.spent);
                 self.paused_frame = Some(e.frame);
                 self.duration = self.accepted.as_ref().map(|accepted| seconds_between(accepted.at_ms, e.at_ms));
                 self.asked(&e.requirements, e.at_ms);
@@ -337,7 +364,7 @@ impl RunState {
 
     fn accept(&mut self, accepted: &RunAccepted) {
         self.status = status_of(accepted.admission);
-        self.epoch = 1;
+        self.epoch = accepted.parent.as_ref().map_or(1, |parent| parent.epoch);
         self.accepted = Some(RunAccepted { base: None.into(), ..accepted.clone() });
         self.messages = accepted.base.get().cloned().flatten().unwrap_or_default();
         self.base = self.messages.len();
@@ -347,7 +374,7 @@ impl RunState {
             let media = accepted.media.get().cloned().unwrap_or_default();
             self.push_message(Role::User, content, accepted.at_ms, |message| message.media = media);
         }
-        self.saw(1, accepted.at_ms);
+        self.saw(accepted.frame + 1, accepted.at_ms);
     }
 
     fn model_requested(&mut self, e: &ModelCallRequested) {

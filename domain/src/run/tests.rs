@@ -29,6 +29,8 @@ pub(crate) fn accepted(admission: Admission) -> RunEvent {
         base: None.into(),
         copied_from: None,
         at_ms: 1_000,
+        frame: 0,
+        parent: None,
     })
 }
 
@@ -72,6 +74,7 @@ fn tool_requested(id: &str, effect: Effect, attempt: u32) -> RunEvent {
         attempt,
         frame: 5,
         at_ms: 2_000,
+        children: Vec::new(),
     })
 }
 
@@ -85,6 +88,8 @@ pub(crate) fn tool_completed(id: &str) -> RunEvent {
         duration: 0.5,
         frame: 6,
         at_ms: 3_000,
+        answers: false,
+        spent: Default::default(),
     })
 }
 

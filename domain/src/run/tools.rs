@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::event::{RequirementResolved, ToolCallRequested};
+use super::event::{ErrorKind, RequirementResolved, ToolCallRequested};
 use super::requirement::{Decision, Given, REJECTED, Requirement, RequirementKind};
 use super::state::RunState;
+use super::tree::ChildRef;
 use crate::ids::ApprovalId;
 use crate::long_result::WholeResult;
 use crate::media::Media;
@@ -72,6 +73,9 @@ pub struct ToolRecord {
     /// The approval it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalId>,
+    /// The runs that carry it out, where it hands out work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildRef>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
@@ -100,6 +104,7 @@ impl ToolRecord {
             confirmed: false,
             again: false,
             approval: None,
+            children: Vec::new(),
         }
     }
 
@@ -178,6 +183,7 @@ impl RunState {
             tool.attempts = e.attempt;
             tool.started_ms = e.at_ms;
             tool.again = false;
+            tool.children.clone_from(&e.children);
         }
     }
 
@@ -193,6 +199,11 @@ impl RunState {
     }
 
     pub(super) fn resolved(&mut self, e: &RequirementResolved) {
+        if e.fails {
+            let tool = self.tool(&e.call_id).map(|tool| tool.call.name.clone()).unwrap_or_default();
+            let why = format!("The approval of {tool} expired before anybody decided");
+            self.failure = Some((ErrorKind::ApprovalExpired, why));
+        }
         let Some(tool) = self.tool_mut(&e.call_id) else { return };
         let given = Given {
             decision: e.decision,

@@ -8,7 +8,7 @@ use crate::event::{DomainEvent, events};
 use crate::ids::{RunId, SessionId, UserId};
 use crate::personal::Personal;
 use crate::run::RunStatus;
-use crate::usage::Usage;
+use crate::usage::{Spent, Usage};
 
 /// The session began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct SessionRunEnded {
     /// The model that answered, for the totals.
     #[serde(default)]
     pub model: Option<(String, String)>,
+    /// What its child runs cost.
+    #[serde(default, skip_serializing_if = "Spent::is_empty")]
+    pub others: Spent,
     /// Unix seconds.
     pub at: i64,
 }

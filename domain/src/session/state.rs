@@ -203,6 +203,10 @@ impl SessionState {
         if let Some(model) = &ended.model {
             count(&mut self.totals.by_model, model, ended.usage);
         }
+        self.totals.usage += ended.others.total();
+        for (model, used) in &ended.others.0 {
+            count(&mut self.totals.by_model, model, *used);
+        }
         self.updated_at = ended.at;
     }
 

@@ -28,7 +28,14 @@ fn admit(n: usize, user: Option<&str>, on_busy: OnBusy) -> AdmitRun {
 
 fn ended(n: usize) -> SessionEvent {
     let (status, usage) = (RunStatus::Completed, Usage::default());
-    SessionEvent::RunEnded(SessionRunEnded { run_id: run(n), status, usage, model: None, at: 2 })
+    SessionEvent::RunEnded(SessionRunEnded {
+        run_id: run(n),
+        status,
+        usage,
+        model: None,
+        at: 2,
+        others: Default::default(),
+    })
 }
 
 fn session(commands: &[AdmitRun]) -> SessionState {

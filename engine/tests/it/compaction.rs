@@ -104,7 +104,7 @@ async fn request_of(world: &World, engine: &Engine, run: &RunId) -> (ChatRequest
     let (requested, detail) = (requested.unwrap(), engine.detail(LOG, state).await.unwrap().unwrap());
     let accepted = detail.state.accepted.as_ref().unwrap();
     let own = &detail.state.messages[..requested.own_messages];
-    (build_request(&detail.config, accepted, &detail.history, own), requested.prompt_hash)
+    (build_request(detail.config.agent().unwrap(), accepted, &detail.history, own), requested.prompt_hash)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,7 +80,7 @@ async fn the_model_sees_both_ends_and_the_whole_is_kept_without_secrets_also_aft
     let last = requested.next_back().unwrap();
     let own = &state.messages[..last.own_messages];
     let detail = next.detail(LOG, state.clone()).await.unwrap().unwrap();
-    let rebuilt = build_request(&detail.config, state.accepted.as_ref().unwrap(), &detail.history, own);
+    let rebuilt = build_request(detail.config.agent().unwrap(), state.accepted.as_ref().unwrap(), &detail.history, own);
     assert_eq!((json_hash(&rebuilt).unwrap(), rebuilt), (last.prompt_hash.clone(), request));
     next.shutdown().await;
     world.close().await;

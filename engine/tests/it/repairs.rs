@@ -55,7 +55,8 @@ async fn assert_rebuilt(world: &World, engine: &Engine, state: &RunState, sent: 
     assert_eq!(calls.len(), sent.len());
     for (call, sent) in calls.iter().zip(sent) {
         let own = &state.messages[..call.own_messages];
-        let rebuilt = build_request(&detail.config, state.accepted.as_ref().unwrap(), &detail.history, own);
+        let rebuilt =
+            build_request(detail.config.agent().unwrap(), state.accepted.as_ref().unwrap(), &detail.history, own);
         assert_eq!(json_hash(&rebuilt).unwrap(), call.prompt_hash);
         assert_eq!(&rebuilt, sent);
     }

@@ -32,7 +32,8 @@ async fn a_plain_run_costs_two_commits_and_its_request_can_be_rebuilt() {
     let DomainEvent::Run(RunEvent::ModelCallRequested(requested)) = &recorded[1].event else { panic!("a model call") };
     let detail = engine.detail(LOG, engine.run(LOG, &second).await.unwrap().unwrap()).await.unwrap().unwrap();
     let own = &detail.state.messages[..requested.own_messages];
-    let rebuilt = build_request(&detail.config, detail.state.accepted.as_ref().unwrap(), &detail.history, own);
+    let rebuilt =
+        build_request(detail.config.agent().unwrap(), detail.state.accepted.as_ref().unwrap(), &detail.history, own);
     let sent = world.model.requests.lock().unwrap()[1].clone();
     assert_eq!(rebuilt, sent);
     assert_eq!(daybook_engine::json_hash(&rebuilt).unwrap(), requested.prompt_hash);

@@ -16,7 +16,7 @@ use daybook_domain::run::{OnBusy, RunMode, RunState};
 use daybook_domain::session::SessionEvent;
 use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, Gate, OnExpiry, ToolSpec};
 use daybook_domain::usage::Usage;
-use daybook_engine::{Engine, EngineOptions, Outcome, Ports, Registry};
+use daybook_engine::{Engine, EngineOptions, Listing, Outcome, Ports, Registry};
 use daybook_models::{ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, ModelError, ModelInfo};
 use daybook_store::embedded::{Embedded, EmbeddedOptions};
 use daybook_store::{MasterKey, Store, StoreOptions};
@@ -256,7 +256,7 @@ impl World {
         for spec in gated() {
             tools.insert(spec.name.clone(), self.counted(spec));
         }
-        registry.add_agent(config, tools).unwrap();
+        registry.add_agent(config, tools, Listing::Public).unwrap();
         registry
     }
 
@@ -367,6 +367,7 @@ pub fn config() -> AgentConfig {
         session_state: Map::new(),
         max_iterations: 5,
         metadata: Map::new(),
+        team: None,
     }
 }
 
