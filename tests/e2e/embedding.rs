@@ -101,7 +101,7 @@ async fn what_goes_wrong_is_told_by_its_kind() {
     let failed = agent.run(Script::fail(Fault::Status(500)).message()).await.unwrap_err();
     assert!(matches!(&failed, RunError::Failed { message, .. } if message.contains("scripted failure")), "{failed}");
     let absent = running.agent("b").run("x").await.unwrap_err();
-    assert!(matches!(absent, RunError::Refused(ExecuteError::UnknownComponent)), "{absent}");
+    assert!(matches!(absent, RunError::Refused(ExecuteError::UnknownComponent(_))), "{absent}");
     let id = agent.run("x").session("").await.unwrap_err();
     assert!(matches!(id, RunError::Id { what: "session", .. }), "{id}");
 

@@ -127,7 +127,7 @@ impl From<StoreError> for ApiError {
 impl From<ExecuteError> for ApiError {
     fn from(error: ExecuteError) -> Self {
         match error {
-            ExecuteError::UnknownComponent
+            ExecuteError::UnknownComponent(_)
             | ExecuteError::UnknownRun(_)
             | ExecuteError::UnknownSession
             | ExecuteError::Approval(ApprovalError::Unknown)
@@ -271,6 +271,7 @@ impl At<'_> {
 
 #[cfg(test)]
 mod tests {
+    use daybook_domain::component::ComponentKind;
     use poem::IntoResponse;
     use poem::http::StatusCode;
 
@@ -299,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_engine_refuses_has_a_status_that_says_what_to_do() {
         let cases = [
-            (ExecuteError::UnknownComponent, 404),
+            (ExecuteError::UnknownComponent(ComponentKind::Team), 404),
             (ExecuteError::Session(SessionError::Foreign), 404),
             (ExecuteError::KeyReused, 409),
             (ExecuteError::RunExists("x".to_owned()), 409),
