@@ -18,7 +18,7 @@ use crate::own::{Handlers, Routes, RoutesError, Table, Whole};
 use crate::request_id::RequestIds;
 use crate::settings::Settings;
 use crate::state::AppState;
-use crate::{agent_runs, agents, approvals, databases, meta, sessions};
+use crate::{agents, approvals, databases, meta, runs, sessions};
 
 /// The whole interface, with `own` routes beside its own.
 ///
@@ -46,7 +46,7 @@ pub fn app(state: AppState, own: Vec<Routes>) -> Result<impl Endpoint, RoutesErr
 /// Every handler.
 fn routes(state: AppState) -> impl OpenApi {
     let (meta, agents) = (meta::routes(&state), agents::routes(&state));
-    let (runs, approvals) = (agent_runs::routes(&state), approvals::routes(&state));
+    let (runs, approvals) = (runs::routes(&state), approvals::routes(&state));
     Merged((meta, agents, runs, approvals, sessions::routes(&state), databases::routes(&state)))
 }
 

@@ -16,6 +16,10 @@ pub(crate) enum Tag {
     Health,
     /// Agents and their runs.
     Agents,
+    /// Teams and their runs.
+    Teams,
+    /// Workflows and their runs.
+    Workflows,
     /// Decisions that tool calls wait for.
     Approvals,
     /// Conversations.

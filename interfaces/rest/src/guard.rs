@@ -37,6 +37,14 @@ scopes! {
     AgentsRead = "agents:read",
     /// Run agents.
     AgentsRun = "agents:run",
+    /// See teams and their runs.
+    TeamsRead = "teams:read",
+    /// Run teams.
+    TeamsRun = "teams:run",
+    /// See workflows and their runs.
+    WorkflowsRead = "workflows:read",
+    /// Run workflows.
+    WorkflowsRun = "workflows:run",
     /// See approvals.
     ApprovalsRead = "approvals:read",
     /// Decide about approvals.

@@ -1,8 +1,7 @@
 //! REST and SSE: protocol in, commands and queries out, and nothing else.
-//! One file per resource and verb group; `wire/` holds the shapes clients see, `contract/` says what they are.
+//! One file per resource and verb group, for all kinds of components alike where they do not differ; `wire/` holds the shapes clients see, `contract/` says what they are.
 
 mod activity;
-mod agent_runs;
 mod agents;
 mod app;
 mod approvals;
@@ -14,6 +13,7 @@ mod docs;
 mod errors;
 mod forms;
 mod guard;
+mod kind;
 mod limits;
 mod meta;
 mod multipart;
@@ -21,6 +21,7 @@ mod own;
 mod params;
 mod reads;
 mod request_id;
+mod runs;
 mod serve;
 mod sessions;
 mod settings;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use daybook_domain::LogId;
 use daybook_domain::command::{CancelRun, Envelope, Principal};
-use daybook_domain::component::ComponentRef;
+use daybook_domain::component::{ComponentKind, ComponentRef};
 use daybook_domain::ids::{ComponentId, RunId};
 use daybook_engine::{Agent, Engine};
 use daybook_projections::{Runner, Views};
@@ -66,14 +66,11 @@ impl AppState {
         agent.ok_or_else(|| ApiError::not_found("Agent not found"))
     }
 
-    /// The agent of this id, to ask for its runs: also one that can no longer be run.
-    ///
-    /// # Errors
-    /// As [`AppState::agent`].
-    pub(crate) fn known_agent(&self, id: &str) -> Result<Arc<Agent>, ApiError> {
-        let id = ComponentId::parse(id).ok();
-        let agent = id.and_then(|id| self.engine.registry().known(&id).cloned());
-        agent.ok_or_else(|| ApiError::not_found("Agent not found"))
+    /// Whether this server has the component; `earlier` is whether one counts that it only had.
+    pub(crate) fn has(&self, component: &ComponentRef, earlier: bool) -> bool {
+        let registry = self.engine.registry();
+        let known = if earlier { registry.known(&component.id) } else { registry.agent(&component.id) };
+        component.kind == ComponentKind::Agent && known.is_some()
     }
 
     /// Whether `db_id` and `table` name what this server has.
@@ -94,14 +91,14 @@ impl AppState {
     }
 
     /// Cancels `run` when the value is dropped before [`OnLeave::stay`] was called.
-    pub(crate) fn on_leave(&self, principal: Principal, agent: ComponentId, run: RunId) -> OnLeave {
-        OnLeave { armed: Some((self.clone(), principal, agent, run)) }
+    pub(crate) fn on_leave(&self, principal: Principal, component: ComponentRef, run: RunId) -> OnLeave {
+        OnLeave { armed: Some((self.clone(), principal, component, run)) }
     }
 }
 
 /// Stands for a client that wants its run cancelled when it goes away.
 pub(crate) struct OnLeave {
-    armed: Option<(AppState, Principal, ComponentId, RunId)>,
+    armed: Option<(AppState, Principal, ComponentRef, RunId)>,
 }
 
 impl OnLeave {
@@ -113,11 +110,11 @@ impl OnLeave {
 
 impl Drop for OnLeave {
     fn drop(&mut self) {
-        let Some((state, principal, agent, run_id)) = self.armed.take() else { return };
+        let Some((state, principal, component, run_id)) = self.armed.take() else { return };
         if state.stopping.is_cancelled() {
             return;
         }
-        let (tasks, component) = (state.tasks.clone(), Some(ComponentRef::agent(agent)));
+        let (tasks, component) = (state.tasks.clone(), Some(component));
         let reason = Some("The client disconnected".to_owned());
         let cancel = CancelRun { component, run_id, session_id: None, reason };
         tasks.spawn(async move {

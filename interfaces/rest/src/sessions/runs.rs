@@ -5,12 +5,12 @@ use daybook_projections::RunFilter;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 
-use crate::agent_runs::shown_in_list;
 use crate::docs::Tag;
 use crate::errors::ApiError;
 use crate::guard::{Guard, SessionsRead};
 use crate::params::{Raw, SessionType, int_between, query_id, run_status, session_type, text};
 use crate::reads::{self, Answer};
+use crate::runs::shown_in_list;
 use crate::state::{AppState, LOG};
 use crate::wire::{Lean, RunItem};
 

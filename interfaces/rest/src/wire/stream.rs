@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use daybook_domain::component::ComponentKind;
 use daybook_domain::ids::RunId;
 use daybook_domain::run::RunStatus;
 use daybook_engine::{FrameBody, QueryError, Watch, WatchItem};
@@ -80,12 +81,18 @@ impl Events {
     }
 
     /// A run that could not go on, told to who asked for a stream.
-    pub fn failed(message: &str) -> Self {
+    pub fn failed(kind: ComponentKind, message: &str) -> Self {
+        let name = match kind {
+            ComponentKind::Agent => "RunError",
+            ComponentKind::Team => "TeamRunError",
+            ComponentKind::Workflow => "WorkflowError",
+        };
+        let (id, named) = (format!("{}_id", kind.as_str()), format!("{}_name", kind.as_str()));
+        let at = chrono::Utc::now().timestamp();
         let error = json!({
-            "created_at": chrono::Utc::now().timestamp(), "event": "RunError", "agent_id": "", "agent_name": "",
-            "nested_depth": 0, "content": message,
+            "created_at": at, "event": name, id: "", named: "", "nested_depth": 0, "content": message,
         });
-        Self::new(futures::stream::iter([Bytes::from(format!("event: RunError\ndata: {error}\n\n"))]))
+        Self::new(futures::stream::iter([Bytes::from(format!("event: {name}\ndata: {error}\n\n"))]))
     }
 
     /// There is no such run, or not for this caller.

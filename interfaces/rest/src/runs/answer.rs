@@ -7,6 +7,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, ResponseContent};
 
 use crate::errors::ApiError;
+use crate::kind::run_not_found;
 use crate::state::{AppState, LOG, OnLeave};
 use crate::wire::RunOutput;
 use crate::wire::stream::Events;
@@ -85,7 +86,7 @@ impl Going {
         only_content: bool,
     ) -> Result<Started, ApiError> {
         if stream {
-            let watch = state.engine.watch(LOG, &self.run_id, self.after).await?.ok_or_else(super::run_not_found)?;
+            let watch = state.engine.watch(LOG, &self.run_id, self.after).await?.ok_or_else(run_not_found)?;
             let events = Events::of_run(watch, self.leave, only_content, self.queued);
             return Ok(Started::Answered(Answered::Pieces(events)));
         }
@@ -97,7 +98,7 @@ impl Going {
 
     /// The run once it has ended or paused. When this node stops before that, the caller learns where to ask.
     async fn whole(mut self, state: &AppState) -> Result<Started, ApiError> {
-        let run = state.engine.wait(LOG, &self.run_id).await?.ok_or_else(super::run_not_found)?;
+        let run = state.engine.wait(LOG, &self.run_id).await?.ok_or_else(run_not_found)?;
         self.leave.iter_mut().for_each(OnLeave::stay);
         if !run.status.is_end() && run.status != RunStatus::Paused {
             return Ok(Started::Accepted(Json(self.pending())));
@@ -106,7 +107,7 @@ impl Going {
         let mut output = RunOutput::answering(&detail);
         if detail.state.continued.is_some() {
             // Clients find the events of a run that went on beside its answer.
-            output.events = Some(super::events(state, &self.run_id, &detail).await?);
+            output.events = Some(super::events(state, &detail).await?);
         }
         let output = super::with_approval(state, output).await?;
         Ok(Started::Answered(Answered::Whole(Json(Box::new(output)))))

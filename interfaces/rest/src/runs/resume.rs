@@ -1,19 +1,20 @@
-//! `POST /agents/{agent_id}/runs/{run_id}/resume`.
+//! `POST /{components}/{id}/runs/{run_id}/resume`.
 
-use daybook_domain::ids::{ComponentId, RunId, SessionId};
+use daybook_domain::component::ComponentRef;
+use daybook_domain::ids::{RunId, SessionId};
 use daybook_engine::Watch;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
-use crate::docs::Tag;
 use crate::errors::{ApiError, At};
 use crate::forms::{Fields, Form};
-use crate::guard::{AgentsRun, Guard};
+use crate::guard::Guard;
+use crate::kind::{self, Kind, Of};
 use crate::params::{self, Raw, text};
-use crate::state::{AppState, LOG};
+use crate::state::LOG;
 use crate::wire::stream::{Counts, Events};
 
-pub(super) struct ResumeRun(pub AppState);
+pub(super) struct Resume<K>(pub Of<K>);
 
 /// Where to go on.
 #[derive(Debug, Object)]
@@ -35,22 +36,17 @@ pub(super) enum Resumed {
     Events(Events),
 }
 
-#[OpenApi]
-impl ResumeRun {
-    /// Watch a run of an agent again
+#[OpenApi(prefix_path = K::PATH, tag = "K::TAG")]
+impl<K: Kind> Resume<K> {
+    /// Watch a run again
     ///
     /// Sends the events after the last one seen, then those that come.
-    #[oai(
-        path = "/agents/:agent_id/runs/:run_id/resume",
-        method = "post",
-        tag = "Tag::Agents",
-        operation_id = "resume_agent_run_stream"
-    )]
+    #[oai(path = "/:component_id/runs/:run_id/resume", method = "post", operation_id = "resume_run")]
     async fn resume(
         &self,
-        _guard: Guard<AgentsRun>,
-        /// The agent.
-        agent_id: Path<String>,
+        _guard: Guard<K::Run>,
+        /// The component.
+        component_id: Path<String>,
         /// The run.
         run_id: Path<String>,
         /// The last event the client has seen, where the form does not say.
@@ -60,9 +56,9 @@ impl ResumeRun {
     ) -> Result<Resumed, ApiError> {
         let after = after(&form.0, text(&last_event_id))?;
         let session: Option<SessionId> = form.0.id("session_id")?;
-        let agent = self.0.known_agent(&agent_id)?.config.id.clone();
-        let run = super::run_id(&run_id)?;
-        let Some(watch) = self.watch(&run, after, &agent, session.as_ref()).await? else {
+        let component = self.0.known(&component_id)?;
+        let run = kind::run_id(&run_id)?;
+        let Some(watch) = self.watch(&run, after, &component, session.as_ref()).await? else {
             return Ok(Resumed::Events(Events::unknown(&run)));
         };
         let (missed, total) = watch.counts().await?;
@@ -70,18 +66,18 @@ impl ResumeRun {
     }
 }
 
-impl ResumeRun {
-    /// Watches the run, if it is this agent's and of this session.
+impl<K: Kind> Resume<K> {
+    /// Watches the run, if it is this component's and of this session.
     async fn watch(
         &self,
         run: &RunId,
         after: Option<u64>,
-        agent: &ComponentId,
+        component: &ComponentRef,
         session: Option<&SessionId>,
     ) -> Result<Option<Watch>, ApiError> {
         let watch = self.0.engine.watch(LOG, run, after).await?;
         Ok(watch.filter(|watch| {
-            watch.meta.agent_id == *agent && session.is_none_or(|session| watch.meta.session_id == *session)
+            watch.meta.agent_id == component.id && session.is_none_or(|session| watch.meta.session_id == *session)
         }))
     }
 }

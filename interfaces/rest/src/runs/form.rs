@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use daybook_domain::command::StartRun;
 use daybook_domain::component::ComponentRef;
-use daybook_domain::ids::{ComponentId, RunId, SessionId, UserId};
+use daybook_domain::ids::{RunId, SessionId, UserId};
 use daybook_domain::media::{Media, MediaKind};
 use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{OnBusy, RunMode};
@@ -35,10 +35,13 @@ pub(super) struct CreateRunForm {
     /// Whether the run goes on without the caller.
     #[oai(default)]
     pub background: bool,
-    /// The agent's version; kept with the run where the agent has none.
+    /// The component's version; kept with the run where the component has none.
     pub version: Option<i64>,
-    /// What an agent's factory is given (JSON). Agents of this server have none.
+    /// What a component's factory is given (JSON). Components of this server have none.
     pub factory_input: Option<String>,
+    /// Accepted, because clients of teams send it; it changes nothing.
+    #[oai(default = "yes")]
+    pub monitor: bool,
     /// Images, audio, videos and documents.
     pub files: Option<Vec<FilePart>>,
     /// What is kept with the files (JSON list, by position).
@@ -51,7 +54,8 @@ pub(super) struct CreateRunForm {
     pub metadata: Option<String>,
     /// Narrows what is looked up (JSON object or list).
     pub knowledge_filters: Option<String>,
-    /// The shape of the answer (JSON Schema of an object), instead of the agent's. The run's content is then an object.
+    /// The shape of the answer (JSON Schema of an object), instead of the agent's or team's own. The run's content is then an object.
+    /// Workflows have none.
     pub output_schema: Option<String>,
     /// Whether the content's type is `dict` instead of the schema's title; then the schema may also be wrapped as
     /// providers take it, `{"type": "json_schema", "json_schema": {"schema": ...}}`.
@@ -132,8 +136,8 @@ impl RunRequest {
         })
     }
 
-    /// The command that starts the run of `agent`.
-    pub fn into_command(self, agent: ComponentId) -> StartRun {
+    /// The command that starts the run of `component`.
+    pub fn into_command(self, component: ComponentRef) -> StartRun {
         let mode = match (self.background, self.stream) {
             (false, false) => RunMode::Plain,
             (false, true) => RunMode::Streaming,
@@ -141,7 +145,7 @@ impl RunRequest {
             (true, true) => RunMode::BackgroundStreaming,
         };
         StartRun {
-            component: ComponentRef::agent(agent),
+            component,
             run_id: self.run_id,
             session_id: self.session_id,
             user_id: self.user_id,
@@ -163,7 +167,7 @@ impl RunRequest {
 
 /// Refuses what would change the answer and is not there yet, and checks what changes nothing.
 fn refuse_unsupported(form: &Fields) -> Result<(), ApiError> {
-    // No agent looks anything up yet, so there is nothing to narrow; a filter that is none is still told.
+    // No component looks anything up yet, so there is nothing to narrow; a filter that is none is still told.
     if form.json("knowledge_filters")?.is_some_and(|filter| !filter.is_object() && !filter.is_array()) {
         return Err(At("body", "knowledge_filters").wrong("expected a JSON object or list", Value::Null));
     }
@@ -214,7 +218,7 @@ fn on_disconnect(form: &Fields) -> Result<bool, ApiError> {
     }
 }
 
-/// What the caller keeps with the run. Agents of this server have no versions, so the one asked for is only kept.
+/// What the caller keeps with the run. Components of this server have no versions, so the one asked for is only kept.
 fn metadata(form: &Fields, version: Option<i64>) -> Result<Option<Map<String, Value>>, ApiError> {
     let given = form.object("metadata")?;
     let Some(version) = version else { return Ok(given) };
@@ -245,6 +249,7 @@ fn all_media(form: &mut Fields) -> Result<Vec<Media>, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use daybook_domain::ids::ComponentId;
     use poem::IntoResponse;
     use serde_json::json;
 
@@ -262,11 +267,15 @@ mod tests {
 
     const HELLO: (&str, &str) = ("message", "Hello");
 
+    fn guide() -> ComponentRef {
+        ComponentRef::agent(ComponentId::parse("a").unwrap())
+    }
+
     #[tokio::test]
     async fn a_bare_message_is_streamed() {
         let request = read(&[HELLO, ("zzz", "unknown extra")]).await.unwrap();
         assert!(request.stream && !request.background && !request.only_content && !request.cancel_on_disconnect);
-        let command = request.into_command(ComponentId::parse("a").unwrap());
+        let command = request.into_command(guide());
         assert_eq!((command.message.as_str(), command.mode), ("Hello", RunMode::Streaming));
         assert_eq!((command.on_busy, command.metadata), (OnBusy::Enqueue, None));
     }
@@ -287,7 +296,7 @@ mod tests {
             ("on_busy", "reject"),
             ("on_disconnect", "cancel"),
         ];
-        let command = read(&fields).await.unwrap().into_command(ComponentId::parse("a").unwrap());
+        let command = read(&fields).await.unwrap().into_command(guide());
         assert_eq!(command.mode, RunMode::Background);
         assert_eq!(command.session_id, SessionId::parse("s").ok());
         assert_eq!(command.user_id, UserId::parse("u").ok());

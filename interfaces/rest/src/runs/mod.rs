@@ -1,9 +1,11 @@
-//! Runs of agents: starting, reading, watching and stopping them.
+//! Runs of agents, teams and workflows: starting, reading, watching and stopping them.
 
 mod answer;
+mod answers;
 mod cancel;
 mod checkpoints;
 mod compact;
+mod continue_form;
 mod continue_run;
 mod create;
 mod fork;
@@ -19,7 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use daybook_domain::StreamId;
-use daybook_domain::ids::{ApprovalId, RunId};
+use daybook_domain::ids::ApprovalId;
 use daybook_domain::run::{RunState, RunStatus};
 use daybook_engine::{RunDetail, RunMeta};
 use daybook_projections::RunRow;
@@ -27,34 +29,43 @@ use poem_openapi::OpenApi;
 use poem_openapi::types::ToJSON;
 use serde_json::Value;
 
-use crate::errors::{ApiError, At};
-use crate::params;
+use self::continue_form::Continues;
+use crate::errors::ApiError;
+use crate::kind::{Agents, Described, Kind, Of, Teams, Workflows, run_not_found};
 use crate::state::{AppState, LOG};
 use crate::wire::{ApprovalResponse, RunOutput, RunSchema, events_from_log, shows_events};
 
 /// The handlers.
 pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
-    let state = state.clone();
     (
-        create::CreateRun(state.clone()),
-        list::ListRuns(state.clone()),
-        get::GetRun(state.clone()),
-        result::GetResult(state.clone()),
-        cancel::CancelAgentRun(state.clone()),
-        continue_run::ContinueAgentRun(state.clone()),
-        checkpoints::Checkpoints(state.clone()),
-        fork::ForkAgentSession(state.clone()),
-        compact::CompactAgentSession(state.clone()),
-        resume::ResumeRun(state),
+        (of_any::<Agents>(state), of_conversations::<Agents>(state)),
+        (of_any::<Teams>(state), of_conversations::<Teams>(state)),
+        of_any::<Workflows>(state),
     )
 }
 
-/// The run a path names.
-///
-/// # Errors
-/// 422 when it cannot be an id.
-fn run_id(text: &str) -> Result<RunId, ApiError> {
-    params::id(At("path", "run_id"), text)
+/// What every kind of component has.
+fn of_any<K: Kind>(state: &AppState) -> impl OpenApi + use<K> {
+    let of = Of::<K>::new(state);
+    Described::<K, _>::new((
+        create::Create(of.clone()),
+        list::List(of.clone()),
+        get::Get(of.clone()),
+        result::GetResult(of.clone()),
+        cancel::Cancel(of.clone()),
+        resume::Resume(of),
+    ))
+}
+
+/// What those have that talk with a model.
+fn of_conversations<K: Continues>(state: &AppState) -> impl OpenApi + use<K> {
+    let of = Of::<K>::new(state);
+    Described::<K, _>::new((
+        continue_run::Continue(of.clone()),
+        checkpoints::Checkpoints(of.clone()),
+        fork::Fork(of.clone()),
+        compact::Compact(of),
+    ))
 }
 
 /// A run with all that is shown of it, large media included.
@@ -91,15 +102,11 @@ async fn with_approval(state: &AppState, mut output: RunOutput) -> Result<RunOut
 ///
 /// # Errors
 /// What the log answers.
-async fn events(state: &AppState, run: &RunId, detail: &RunDetail) -> Result<Vec<Value>, ApiError> {
+async fn events(state: &AppState, detail: &RunDetail) -> Result<Vec<Value>, ApiError> {
     let meta = RunMeta::of(&detail.state, &detail.config).filter(|_| shows_events(&detail.state));
     let Some(meta) = meta.map(Arc::new) else { return Ok(Vec::new()) };
-    let recorded = state.store.read_stream(LOG, &StreamId::run(run), 0).await?;
+    let recorded = state.store.read_stream(LOG, &StreamId::run(&meta.run_id), 0).await?;
     Ok(events_from_log(&recorded, &meta))
-}
-
-fn run_not_found() -> ApiError {
-    ApiError::not_found("Run not found")
 }
 
 /// Runs as lists show them; each configuration is looked up once.

@@ -1,10 +1,8 @@
-//! `GET /agents/{agent_id}/runs/{run_id}/checkpoints` and `.../checkpoints/{message_index}`: from where a run can be gone
+//! `GET /{components}/{id}/runs/{run_id}/checkpoints` and `.../checkpoints/{message_index}`: from where a run can be gone
 //! on. They are read from the run itself; nothing is kept beside it.
 
 use std::collections::HashSet;
 
-use daybook_domain::component::ComponentRef;
-use daybook_domain::ids::SessionId;
 use daybook_engine::{RunDetail, whole_turns};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
@@ -12,55 +10,48 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::ToJSON;
 use serde_json::{Value, json};
 
-use crate::docs::Tag;
 use crate::errors::{ApiError, At};
-use crate::guard::{AgentsRead, Guard};
+use crate::guard::Guard;
+use crate::kind::{Kind, Of};
 use crate::params::{self, Required};
-use crate::state::{AppState, LOG};
 use crate::wire::RunOutput;
 
 /// How much of a message is shown beside its checkpoint, in characters.
 const PREVIEW: usize = 120;
 
-pub(super) struct Checkpoints(pub AppState);
+pub(super) struct Checkpoints<K>(pub Of<K>);
 
-#[OpenApi]
-impl Checkpoints {
-    /// List from where a run of an agent can be gone on
-    #[oai(
-        path = "/agents/:agent_id/runs/:run_id/checkpoints",
-        method = "get",
-        tag = "Tag::Agents",
-        operation_id = "list_agent_run_checkpoints"
-    )]
+#[OpenApi(prefix_path = K::PATH, tag = "K::TAG")]
+impl<K: Kind> Checkpoints<K> {
+    /// List from where a run can be gone on
+    #[oai(path = "/:component_id/runs/:run_id/checkpoints", method = "get", operation_id = "list_checkpoints")]
     async fn list(
         &self,
-        _guard: Guard<AgentsRead>,
-        /// The agent.
-        agent_id: Path<String>,
+        _guard: Guard<K::Read>,
+        /// The component.
+        component_id: Path<String>,
         /// The run.
         run_id: Path<String>,
         /// The run's session.
         session_id: Query<Required<String>>,
     ) -> Result<Json<Value>, ApiError> {
-        let shown = Shown::read(&self.0, &agent_id, &run_id, &session_id).await?;
+        let shown = Shown::read(&self.0, &component_id, &run_id, &session_id).await?;
         let entries: Vec<Value> = shown.boundaries().into_iter().map(|index| shown.entry(index)).collect();
         let (run, session) = (&shown.output.run_id, &shown.output.session_id);
         Ok(Json(json!({"run_id": run, "session_id": session, "checkpoints": entries})))
     }
 
-    /// Get a run of an agent as it was after some message
+    /// Get a run as it was after some message
     #[oai(
-        path = "/agents/:agent_id/runs/:run_id/checkpoints/:message_index",
+        path = "/:component_id/runs/:run_id/checkpoints/:message_index",
         method = "get",
-        tag = "Tag::Agents",
-        operation_id = "get_agent_run_checkpoint_snapshot"
+        operation_id = "get_checkpoint"
     )]
     async fn one(
         &self,
-        _guard: Guard<AgentsRead>,
-        /// The agent.
-        agent_id: Path<String>,
+        _guard: Guard<K::Read>,
+        /// The component.
+        component_id: Path<String>,
         /// The run.
         run_id: Path<String>,
         /// How many of its messages.
@@ -69,7 +60,7 @@ impl Checkpoints {
         session_id: Query<Required<String>>,
     ) -> Result<Json<Value>, ApiError> {
         let index = params::int(At("path", "message_index"), &message_index)?;
-        let shown = Shown::read(&self.0, &agent_id, &run_id, &session_id).await?;
+        let shown = Shown::read(&self.0, &component_id, &run_id, &session_id).await?;
         let most = shown.messages.len();
         let index = usize::try_from(index).ok().filter(|index| *index <= most);
         let index = index.ok_or_else(|| ApiError::bad(format!("message_index must be between 0 and {most}")))?;
@@ -85,15 +76,8 @@ struct Shown {
 }
 
 impl Shown {
-    async fn read(state: &AppState, agent: &str, run: &str, session: &Required<String>) -> Result<Self, ApiError> {
-        let at = At("query", "session_id");
-        let session: SessionId = params::id(at, session.text(at)?)?;
-        let agent = ComponentRef::agent(state.known_agent(agent)?.config.id.clone());
-        let run = state.engine.run(LOG, &super::run_id(run)?).await?.ok_or_else(super::run_not_found)?;
-        if run.component() != Some(&agent) || run.session_id() != Some(&session) {
-            return Err(super::run_not_found());
-        }
-        let detail = super::detail(state, run).await?;
+    async fn read<K: Kind>(of: &Of<K>, id: &str, run: &str, session: &Required<String>) -> Result<Self, ApiError> {
+        let detail = super::detail(of, of.run(id, run, session).await?).await?;
         let output = RunOutput::of(&detail);
         let messages = output.messages.clone().unwrap_or_default();
         Ok(Self { detail, output, messages })

@@ -1,7 +1,6 @@
-//! `POST /agents/{agent_id}/sessions/{session_id}/compact`.
+//! `POST /{components}/{id}/sessions/{session_id}/compact`.
 
 use daybook_domain::command::CompactSession;
-use daybook_domain::component::ComponentRef;
 use daybook_domain::ids::SessionId;
 use daybook_engine::Outcome;
 use poem_openapi::OpenApi;
@@ -9,36 +8,30 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use serde_json::Value;
 
-use crate::docs::Tag;
 use crate::errors::{ApiError, At};
-use crate::guard::{AgentsRun, Guard};
+use crate::guard::Guard;
+use crate::kind::{Kind, Of};
 use crate::params::{self, Raw, query_id};
-use crate::state::AppState;
 use crate::wire::compaction;
 
-pub(super) struct CompactAgentSession(pub AppState);
+pub(super) struct Compact<K>(pub Of<K>);
 
-#[OpenApi]
-impl CompactAgentSession {
-    /// Compact a session of an agent
+#[OpenApi(prefix_path = K::PATH, tag = "K::TAG")]
+impl<K: Kind> Compact<K> {
+    /// Compact a session
     ///
-    /// The agent's model summarises the session's ended runs, except the newest `history_runs`: later runs are given the
+    /// The model summarises the session's ended runs, except the newest `history_runs`: later runs are given the
     /// summary in their place. The runs themselves stay as they are. `status` says what it came to: `compacted`, or why
-    /// nothing has changed: `not_enabled` (the agent has no `compaction`), `no_history` (no run has ended well),
+    /// nothing has changed: `not_enabled` (the component has no `compaction`), `no_history` (no run has ended well),
     /// `nothing_to_fold` (all ended runs are among the newest), `already_compacted` (the others are summarised already),
     /// `summary_failed` (the model said nothing, or would not). 503 when the model cannot be asked at the moment, 500 when
     /// asking again would not help; nothing has changed then.
-    #[oai(
-        path = "/agents/:agent_id/sessions/:session_id/compact",
-        method = "post",
-        tag = "Tag::Agents",
-        operation_id = "compact_agent_session"
-    )]
+    #[oai(path = "/:component_id/sessions/:session_id/compact", method = "post", operation_id = "compact_session")]
     async fn compact(
         &self,
-        guard: Guard<AgentsRun>,
-        /// The agent.
-        agent_id: Path<String>,
+        guard: Guard<K::Run>,
+        /// The component.
+        component_id: Path<String>,
         /// The session.
         session_id: Path<String>,
         /// Whose session it is.
@@ -46,7 +39,7 @@ impl CompactAgentSession {
     ) -> Result<Json<Value>, ApiError> {
         let session: SessionId = params::id(At("path", "session_id"), &session_id)?;
         let command = CompactSession {
-            component: ComponentRef::agent(self.0.agent(&agent_id)?.config.id.clone()),
+            component: self.0.component(&component_id)?,
             session_id: session.clone(),
             user_id: query_id(&user_id, "user_id")?,
         };
