@@ -200,6 +200,7 @@ impl AgentDefinition {
             session_state: self.session_state,
             max_iterations: self.max_iterations,
             metadata: self.metadata,
+            team: None,
         };
         Ok((config, own))
     }

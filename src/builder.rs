@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use daybook_engine::Registry;
+use daybook_engine::{Listing, Registry};
 use daybook_models::{ChatModel, Models};
 use daybook_rest::{OpenApi, Routes};
 use daybook_store::MasterKey;
@@ -98,7 +98,7 @@ impl Parts {
         }
         for agent in self.agents.iter().chain(&defined.agents).cloned() {
             let (config, tools) = agent.resolve(&models, toolbox)?;
-            registry.add_agent(config, tools)?;
+            registry.add_agent(config, tools, Listing::Public)?;
         }
         Ok(registry)
     }
@@ -300,6 +300,7 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
+    use daybook_domain::component::ComponentKind;
     use daybook_domain::tool::Effect;
     use daybook_models::DemoModel;
     use daybook_tools::{FunctionTool, ToolContext};
@@ -337,7 +338,7 @@ mod tests {
         let abilities = registry.abilities();
         assert_eq!(abilities.tools, ["calculator", "current_time", "mine", "read_result"]);
         assert_eq!(abilities.components, ["agent:a"]);
-        let config = &registry.agents()[0].config;
+        let config = registry.listed(ComponentKind::Agent).next().unwrap().config.agent().unwrap();
         assert_eq!((config.model.id.as_str(), config.tools[0].name.as_str()), ("demo", "mine"));
         assert_eq!(config.tools[0].effect, Effect::Unsafe);
     }

@@ -81,7 +81,7 @@ fn run_samples() -> Vec<RunEvent> {
         metadata: Some(map()),
     };
     vec![
-        RunEvent::Accepted(RunAccepted {
+        RunEvent::Accepted(Box::new(RunAccepted {
             run_id: RunId::parse("r-1").unwrap(),
             session_id: SessionId::parse("s-1").unwrap(),
             user_id: Some(UserId::parse("alice").unwrap()),
@@ -102,7 +102,7 @@ fn run_samples() -> Vec<RunEvent> {
             at_ms: 1_700_000_000_123,
             frame: 0,
             parent: None,
-        }),
+        })),
         RunEvent::TaskChanged(TaskChanged {
             task: Task {
                 id: "1".into(),

@@ -117,13 +117,13 @@ async fn decide(
         }
         let write = write_of(&state, id, version, &events)?;
         events.iter().for_each(|event| state.evolve(event));
-        let run = waiting(inner, envelope.log_id, &state).await?;
+        let run = Box::pin(waiting(inner, envelope.log_id, &state)).await?;
         let recorded = match (answer(&state), run) {
             (Some((decision, note)), Some(run)) => {
                 let resolved = RunEvent::RequirementResolved(answered(envelope, &state, &run, decision, note)?);
                 let (answers, beside, mode) = (vec![resolved], vec![write], RunMode::Background);
                 let settlement = Settlement { inner, envelope, run, answers, beside, mode, key: None };
-                settlement.commit().await.map(|_| ())
+                Box::pin(settlement.commit()).await.map(|_| ())
             }
             _ => alone(inner, envelope, vec![write]).await,
         };

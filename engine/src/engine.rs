@@ -106,17 +106,6 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// A run with what is needed to show it.
-#[derive(Debug, Clone)]
-pub struct RunDetail {
-    /// The run's fold.
-    pub state: RunState,
-    /// The configuration it runs with.
-    pub config: Arc<ComponentConfig>,
-    /// What its model saw of earlier runs, oldest first: a summary, where there was one, and messages.
-    pub history: Vec<Message>,
-}
-
 pub(crate) struct Inner {
     pub store: Store,
     registry: RwLock<Arc<Registry>>,
@@ -321,18 +310,6 @@ impl Engine {
                 () = self.inner.stopping.cancelled() => {}
             }
         }
-    }
-
-    /// A run with what is needed to show it; `None` when there is no such run.
-    ///
-    /// # Errors
-    /// [`QueryError`] when the log does not answer.
-    pub async fn detail(&self, log: LogId, state: RunState) -> Result<Option<RunDetail>, QueryError> {
-        let Some(accepted) = &state.accepted else { return Ok(None) };
-        let config = self.config(log, &accepted.config_hash).await?;
-        let summary = state.summary.map(|version| (&accepted.session_id, version));
-        let history = self.inner.history(log, summary, state.history.clone()).await?.messages;
-        Ok(Some(RunDetail { state, config, history }))
     }
 
     /// A configuration by hash.

@@ -10,7 +10,7 @@ use daybook_store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
     /// No component of this kind and id on this server.
-    #[error("{} not found", title(*.0))]
+    #[error("{} not found", .0.title())]
     UnknownComponent(ComponentKind),
     /// The session refuses the run.
     #[error(transparent)]
@@ -71,15 +71,6 @@ pub enum ExecuteError {
     /// A value cannot be written as JSON.
     #[error("a value cannot be written: {0}")]
     Json(#[from] serde_json::Error),
-}
-
-/// The kind as sentences begin with it.
-fn title(kind: ComponentKind) -> &'static str {
-    match kind {
-        ComponentKind::Agent => "Agent",
-        ComponentKind::Team => "Team",
-        ComponentKind::Workflow => "Workflow",
-    }
 }
 
 /// Why a query has no answer.

@@ -195,7 +195,7 @@ impl Copies<'_> {
         for recorded in self.inner.store.read_stream(self.log, &StreamId::run(run), 0).await? {
             let DomainEvent::Run(event) = recorded.event else { continue };
             let event = match event {
-                RunEvent::Accepted(accepted) => RunEvent::Accepted(renamed(&blobs, &name, accepted).await?),
+                RunEvent::Accepted(accepted) => RunEvent::Accepted(Box::new(renamed(&blobs, &name, *accepted).await?)),
                 RunEvent::ModelCallRequested(mut requested) => {
                     requested.history.iter_mut().for_each(|run| *run = self.name(run));
                     requested.summary = requested.summary.map(|version| self.place(version));

@@ -13,6 +13,7 @@ use daybook_domain::usage::Usage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::detail::RunDetail;
 use crate::prompt::output_schema;
 
 /// What all frames of a run have in common.
@@ -57,7 +58,7 @@ impl RunMeta {
             model,
             provider,
             output: output_schema(config, accepted).map(|shape| shape.name.clone()),
-            parent: accepted.parent.clone(),
+            parent: accepted.parent.as_deref().cloned(),
         }
     }
 }
@@ -220,6 +221,9 @@ pub struct RunEnd {
     /// Whether the run was cancelled.
     #[serde(default)]
     pub cancelled: bool,
+    /// The runs under it, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<RunDetail>,
 }
 
 impl RunEnd {
@@ -236,6 +240,7 @@ impl RunEnd {
             time_to_first_token: state.time_to_first_token,
             duration: state.duration.unwrap_or_default(),
             cancelled: state.cancel_stage.is_some(),
+            children: Vec::new(),
         }
     }
 }

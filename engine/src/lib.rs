@@ -6,6 +6,7 @@ mod cancel;
 mod commit;
 mod compact;
 mod continue_run;
+mod detail;
 mod drive;
 mod engine;
 mod error;
@@ -34,7 +35,8 @@ mod tool_calls;
 mod watch;
 
 pub use compact::CompactionOutcome;
-pub use engine::{Engine, EngineOptions, Outcome, Ports, RunDetail};
+pub use detail::RunDetail;
+pub use engine::{Engine, EngineOptions, Outcome, Ports};
 pub use error::{ExecuteError, QueryError};
 pub use fork::whole_turns;
 pub use frame::{Frame, FrameBody, RunMeta, frames_of};

@@ -156,7 +156,7 @@ impl Start<'_> {
         // Only a run that is let in leaves bytes behind.
         self.store_media().await?;
         let mut state = RunState::default();
-        let mut run_events = vec![RunEvent::Accepted(self.accepted(admission, now_ms))];
+        let mut run_events = vec![RunEvent::Accepted(Box::new(self.accepted(admission, now_ms)))];
         run_events.iter().for_each(|event| state.evolve(event));
         let goes_now = matches!(admission, Admission::Active | Admission::Parallel);
         let history = if goes_now { Some(self.history(known).await?) } else { None };

@@ -28,6 +28,15 @@ impl ComponentKind {
             Self::Workflow => "workflow",
         }
     }
+
+    /// The kind's name at the beginning of a sentence.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Agent => "Agent",
+            Self::Team => "Team",
+            Self::Workflow => "Workflow",
+        }
+    }
 }
 
 impl std::str::FromStr for ComponentKind {

@@ -68,7 +68,7 @@ pub struct RunAccepted {
     pub copied_from: Option<SessionId>,
     /// The run that started it, where it is a child run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<Parent>,
+    pub parent: Option<Box<Parent>>,
     /// The index of the `RunStarted` frame; 0 but for a child run.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub frame: u64,
@@ -474,7 +474,7 @@ events! {
     /// What happens to a run.
     RunEvent, "Run" {
         /// It was accepted.
-        Accepted(RunAccepted) = 1,
+        Accepted(Box<RunAccepted>) = 1,
         /// Another node has it now.
         TakenOver(RunTakenOver) = 1,
         /// The model is about to be called.

@@ -10,7 +10,7 @@ use crate::session::Admission;
 use crate::tool::Effect;
 
 pub(crate) fn accepted(admission: Admission) -> RunEvent {
-    RunEvent::Accepted(RunAccepted {
+    RunEvent::Accepted(Box::new(RunAccepted {
         run_id: RunId::parse("r-1").unwrap(),
         session_id: SessionId::parse("s-1").unwrap(),
         user_id: None,
@@ -31,7 +31,7 @@ pub(crate) fn accepted(admission: Admission) -> RunEvent {
         at_ms: 1_000,
         frame: 0,
         parent: None,
-    })
+    }))
 }
 
 pub(crate) fn model_requested(iteration: u32, attempt: u32) -> RunEvent {

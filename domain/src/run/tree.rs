@@ -81,7 +81,7 @@ impl RunState {
 
     /// Whose child it is.
     pub fn parent(&self) -> Option<&Parent> {
-        self.accepted.as_ref().and_then(|accepted| accepted.parent.as_ref())
+        self.accepted.as_ref().and_then(|accepted| accepted.parent.as_deref())
     }
 
     /// The runs that carry out its calls, in order.

@@ -6,7 +6,7 @@ use daybook_domain::LogId;
 use daybook_domain::command::{CancelRun, Envelope, Principal};
 use daybook_domain::component::{ComponentKind, ComponentRef};
 use daybook_domain::ids::{ComponentId, RunId};
-use daybook_engine::{Agent, Engine};
+use daybook_engine::{Component, Engine};
 use daybook_projections::{Runner, Views};
 use daybook_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -56,21 +56,21 @@ impl AppState {
         self.tasks.wait().await;
     }
 
-    /// The agent of this id, to be run.
+    /// The component of this kind and id, to be shown or run.
     ///
     /// # Errors
     /// 404 when this server has none, also for a text that can be no id.
-    pub(crate) fn agent(&self, id: &str) -> Result<Arc<Agent>, ApiError> {
-        let id = ComponentId::parse(id).ok();
-        let agent = id.and_then(|id| self.engine.registry().agent(&id).cloned());
-        agent.ok_or_else(|| ApiError::not_found("Agent not found"))
+    pub(crate) fn component(&self, kind: ComponentKind, id: &str) -> Result<Arc<Component>, ApiError> {
+        let component = ComponentId::parse(id).ok().map(|id| ComponentRef { kind, id });
+        let known = component.and_then(|component| self.engine.registry().component(&component).cloned());
+        known.ok_or_else(|| ApiError::not_found(format!("{} not found", kind.title())))
     }
 
     /// Whether this server has the component; `earlier` is whether one counts that it only had.
     pub(crate) fn has(&self, component: &ComponentRef, earlier: bool) -> bool {
         let registry = self.engine.registry();
-        let known = if earlier { registry.known(&component.id) } else { registry.agent(&component.id) };
-        component.kind == ComponentKind::Agent && known.is_some()
+        let known = if earlier { registry.known(component) } else { registry.component(component) };
+        known.is_some()
     }
 
     /// Whether `db_id` and `table` name what this server has.

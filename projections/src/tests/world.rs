@@ -120,11 +120,18 @@ pub(super) fn admitted(id: &str, at: i64) -> SessionEvent {
 pub(super) fn left(id: &str, at: i64) -> SessionEvent {
     let usage = Usage { input_tokens: 2, output_tokens: 3, total_tokens: 5, ..Usage::default() };
     let model = Some(("m".to_owned(), "p".to_owned()));
-    SessionEvent::RunEnded(SessionRunEnded { run_id: run(id), status: RunStatus::Completed, usage, model, at })
+    SessionEvent::RunEnded(SessionRunEnded {
+        run_id: run(id),
+        status: RunStatus::Completed,
+        usage,
+        model,
+        at,
+        others: Default::default(),
+    })
 }
 
 pub(super) fn accepted(id: &str, of: &str, owner: Option<&str>, component: &str, message: &str, at: i64) -> RunEvent {
-    RunEvent::Accepted(RunAccepted {
+    RunEvent::Accepted(Box::new(RunAccepted {
         run_id: run(id),
         session_id: session(of),
         user_id: owner.map(user),
@@ -143,7 +150,9 @@ pub(super) fn accepted(id: &str, of: &str, owner: Option<&str>, component: &str,
         base: None.into(),
         copied_from: None,
         at_ms: at * 1000,
-    })
+        frame: 0,
+        parent: None,
+    }))
 }
 
 pub(super) fn succeeded(at: i64) -> RunEvent {

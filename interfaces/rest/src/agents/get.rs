@@ -1,5 +1,6 @@
 //! `GET /agents/{agent_id}`.
 
+use daybook_domain::component::ComponentKind;
 use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
@@ -23,7 +24,8 @@ impl GetAgent {
         /// The agent.
         agent_id: Path<String>,
     ) -> Result<Json<AgentResponse>, ApiError> {
-        let agent = self.0.agent(&agent_id)?;
-        Ok(Json(AgentResponse::of(&agent.config, &self.0.settings.db_id)))
+        let agent = self.0.component(ComponentKind::Agent, &agent_id)?;
+        let agent = agent.config.agent().ok_or_else(|| ApiError::not_found("Agent not found"))?;
+        Ok(Json(AgentResponse::of(agent, &self.0.settings.db_id)))
     }
 }

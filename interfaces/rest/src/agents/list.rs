@@ -1,5 +1,6 @@
 //! `GET /agents`.
 
+use daybook_domain::component::ComponentKind;
 use poem_openapi::OpenApi;
 use poem_openapi::payload::Json;
 
@@ -19,6 +20,7 @@ impl ListAgents {
     async fn list(&self, _guard: Guard<AgentsRead>) -> Result<Json<Vec<AgentResponse>>, ApiError> {
         let db_id = &self.0.settings.db_id;
         let registry = self.0.engine.registry();
-        Ok(Json(registry.agents().iter().map(|agent| AgentResponse::of(&agent.config, db_id)).collect()))
+        let agents = registry.listed(ComponentKind::Agent).filter_map(|known| known.config.agent());
+        Ok(Json(agents.map(|agent| AgentResponse::of(agent, db_id)).collect()))
     }
 }

@@ -164,6 +164,7 @@ mod tests {
             session_state: serde_json::Map::new(),
             max_iterations: 25,
             metadata: serde_json::Map::new(),
+            team: None,
         };
         let expected = json!({
             "id": "my-agent", "name": "My Agent", "db_id": "main-db", "filesystem": false,

@@ -1,6 +1,6 @@
 //! `GET /config`: what the server has, for clients that show it.
 
-use daybook_domain::component::{AgentConfig, ModelRef};
+use daybook_domain::component::{AgentConfig, ComponentKind, ModelRef};
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
@@ -119,18 +119,19 @@ impl Config {
     #[expect(clippy::unused_async, reason = "handlers are async")]
     async fn config(&self, _guard: Guard<ConfigRead>) -> Result<Json<ConfigResponse>, ApiError> {
         let (settings, registry) = (&self.0.settings, self.0.engine.registry());
-        let agents = registry.agents();
+        let listed = registry.listed(ComponentKind::Agent);
+        let agents: Vec<&AgentConfig> = listed.filter_map(|known| known.config.agent()).collect();
         let db_id = settings.db_id.clone();
         Ok(Json(ConfigResponse {
             os_id: settings.os_id.clone(),
             name: Some(settings.name.clone()),
             description: settings.description.clone(),
-            available_models: models(agents.iter().map(|agent| &agent.config.model)),
+            available_models: models(agents.iter().map(|agent| &agent.model)),
             os_database: Some(db_id.clone()),
             databases: vec![db_id.clone()],
             session: domain(&db_id, SESSION_TABLE),
             queue: Queue { durable: false, queue_per_session: false },
-            agents: agents.iter().map(|agent| summary(&agent.config, &db_id)).collect(),
+            agents: agents.iter().map(|agent| summary(agent, &db_id)).collect(),
             teams: Vec::new(),
             workflows: Vec::new(),
             interfaces: Vec::new(),

@@ -1,5 +1,6 @@
 //! `GET /info`: what the server is.
 
+use daybook_domain::component::ComponentKind;
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 
@@ -73,7 +74,7 @@ impl Info {
             os_version: settings.version.clone(),
             agno_version: AGENTOS_VERSION.to_owned(),
             daybook_version: env!("CARGO_PKG_VERSION").to_owned(),
-            agent_count: self.0.engine.registry().agents().len(),
+            agent_count: self.0.engine.registry().listed(ComponentKind::Agent).count(),
             team_count: 0,
             workflow_count: 0,
             mcp: McpInfo::default(),

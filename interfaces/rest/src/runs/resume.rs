@@ -77,7 +77,7 @@ impl<K: Kind> Resume<K> {
     ) -> Result<Option<Watch>, ApiError> {
         let watch = self.0.engine.watch(LOG, run, after).await?;
         Ok(watch.filter(|watch| {
-            watch.meta.agent_id == component.id && session.is_none_or(|session| watch.meta.session_id == *session)
+            watch.meta.component == *component && session.is_none_or(|session| watch.meta.session_id == *session)
         }))
     }
 }

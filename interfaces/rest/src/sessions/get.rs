@@ -53,7 +53,7 @@ impl GetSession {
     fn shown(&self, row: &SessionRow, runs: &[RunRow]) -> SessionDetail {
         let component = row.state.component.as_ref();
         let registry = self.0.engine.registry();
-        let agent = component.and_then(|component| registry.known(&component.id));
+        let agent = component.and_then(|component| registry.known(component));
         SessionDetail::of(&row.state, row.name(), runs.iter().map(|run| &run.state), agent.map(AsRef::as_ref))
     }
 }

@@ -47,6 +47,9 @@ pub(crate) fn name(body: &FrameBody) -> &'static str {
         FrameBody::Continued => "RunContinued",
         FrameBody::Error { .. } => "RunError",
         FrameBody::Cancelled { .. } => "RunCancelled",
+        FrameBody::Task { created: true, .. } => "TeamTaskCreated",
+        FrameBody::Task { .. } => "TeamTaskUpdated",
+        FrameBody::Tasks { .. } => "TeamTaskStateUpdated",
     }
 }
 
@@ -55,8 +58,8 @@ impl Serialize for Event<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("created_at", &self.at)?;
         map.serialize_entry("event", name(self.body))?;
-        map.serialize_entry("agent_id", self.run.agent_id.as_str())?;
-        map.serialize_entry("agent_name", &self.run.agent_name)?;
+        map.serialize_entry("agent_id", self.run.component.id.as_str())?;
+        map.serialize_entry("agent_name", &self.run.name)?;
         map.serialize_entry("run_id", self.run.run_id.as_str())?;
         map.serialize_entry("session_id", self.run.session_id.as_str())?;
         map.serialize_entry("nested_depth", &0)?;
@@ -102,7 +105,7 @@ impl Event<'_> {
             }
             FrameBody::ContentCompleted | FrameBody::Continued => Ok(()),
             FrameBody::Completed(_) => self.completed(map),
-            FrameBody::Paused { requirements, tools, content } => {
+            FrameBody::Paused { requirements, tools, content, .. } => {
                 let words =
                     if content.is_empty() { tool::paused_words(requirements, requirements.iter()) } else { content };
                 map.serialize_entry("content", words)?;
@@ -114,6 +117,8 @@ impl Event<'_> {
                 map.serialize_entry("content", message)?;
                 map.serialize_entry("error_type", error_type)
             }
+            FrameBody::Task { task, .. } => map.serialize_entry("task_id", &task.id),
+            FrameBody::Tasks { .. } => Ok(()),
             FrameBody::Cancelled { content, reason } => {
                 map.serialize_entry("content", content)?;
                 map.serialize_entry("reason", reason)
@@ -195,6 +200,7 @@ fn one_line(json: String) -> String {
 pub(crate) mod tests {
     use std::sync::Arc;
 
+    use daybook_domain::component::ComponentRef;
     use daybook_domain::ids::{ComponentId, RunId, SessionId};
     use daybook_domain::run::ToolOutcome;
     use daybook_domain::usage::Usage;
@@ -209,11 +215,12 @@ pub(crate) mod tests {
             run_id: RunId::parse("r1").unwrap(),
             session_id: SessionId::parse("s1").unwrap(),
             user_id: None,
-            agent_id: ComponentId::parse("my-agent").unwrap(),
-            agent_name: "My Agent".to_owned(),
+            component: ComponentRef::agent(ComponentId::parse("my-agent").unwrap()),
+            name: "My Agent".to_owned(),
             model: "fake-gpt".to_owned(),
             provider: "OpenAI".to_owned(),
             output: None,
+            parent: None,
         })
     }
 

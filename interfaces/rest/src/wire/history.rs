@@ -115,7 +115,9 @@ fn last_event(state: &RunState) -> Option<RunEvent> {
             frame,
             at_ms,
         }),
-        RunStatus::Paused => RunEvent::Paused(RunPaused { requirements: state.requirements.clone(), frame, at_ms }),
+        RunStatus::Paused => {
+            RunEvent::Paused(RunPaused { requirements: state.requirements.clone(), frame, at_ms, members: None.into() })
+        }
         RunStatus::Pending | RunStatus::Running => return None,
     })
 }

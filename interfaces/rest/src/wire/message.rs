@@ -1,6 +1,6 @@
 //! Messages of a conversation.
 
-use daybook_domain::component::AgentConfig;
+use daybook_domain::component::{AgentConfig, ComponentConfig};
 use daybook_domain::media::MediaKind;
 use daybook_domain::message::{Message, Role, ToolCall};
 use daybook_domain::run::RunState;
@@ -53,7 +53,7 @@ fn call(call: &ToolCall) -> Value {
 
 /// The messages of a run: the system message, what earlier runs said, its own, and what it was saying when it was
 /// cut off.
-pub(crate) fn of_run(state: &RunState, config: &AgentConfig, history: &[Message]) -> Vec<Value> {
+pub(crate) fn of_run(state: &RunState, config: &ComponentConfig, history: &[Message]) -> Vec<Value> {
     let Some(accepted) = &state.accepted else { return Vec::new() };
     let bare = |id: String, role: Role, content: String, created_at: i64| Message {
         id,
@@ -71,7 +71,8 @@ pub(crate) fn of_run(state: &RunState, config: &AgentConfig, history: &[Message]
         created_at,
     };
     let system = config
-        .system_prompt()
+        .agent()
+        .and_then(AgentConfig::system_prompt)
         .map(|text| bare(RunState::system_message_id(&accepted.run_id), Role::System, text, accepted.at_ms / 1000));
     let partial = state.partial.clone().filter(|text| !text.is_empty()).map(|text| {
         let id = RunState::message_id(&accepted.run_id, state.messages.len());

@@ -1,11 +1,11 @@
 //! A run as its caller gets it, and as it is read one by one.
 
-use daybook_domain::component::AgentConfig;
+use daybook_domain::component::ComponentConfig;
 use daybook_domain::media::{Media, MediaKind};
 use daybook_domain::message::Role;
 use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{RunStage, RunState, RunStatus};
-use daybook_engine::{RunDetail, output_schema};
+use daybook_engine::{RunDetail, RunMeta, output_schema};
 use poem_openapi::Object;
 use serde_json::Value;
 
@@ -87,21 +87,21 @@ pub(crate) struct RunOutput {
 impl RunOutput {
     /// A run as it stands.
     pub fn of(detail: &RunDetail) -> Self {
-        let RunDetail { state, config, history } = detail;
+        let RunDetail { state, config, history, .. } = detail;
         let Some(accepted) = &state.accepted else { return Self::default() };
-        let (model, forked) = (&config.model, accepted.forked.as_ref());
+        let (meta, forked) = (RunMeta::accepted(accepted, config), accepted.forked.as_ref());
         let begun = Self {
             run_id: accepted.run_id.to_string(),
-            agent_id: config.id.to_string(),
-            agent_name: config.name.clone(),
+            agent_id: meta.component.id.to_string(),
+            agent_name: meta.name.clone(),
             session_id: accepted.session_id.to_string(),
             user_id: accepted.user_id.as_ref().map(ToString::to_string),
             content_type: "str".to_owned(),
-            model: model.id.clone(),
-            model_provider: model.provider.clone(),
+            model: meta.model.clone(),
+            model_provider: meta.provider.clone(),
             created_at: accepted.at_ms / 1000,
             status: state.status.as_str().to_owned(),
-            metrics: cost(state, &model.id, &model.provider),
+            metrics: cost(state, &meta.model, &meta.provider),
             metadata: accepted.metadata.get().cloned().flatten().map(Value::Object),
             input: input(state),
             last_checkpoint_at_message_index: forked.filter(|from| from.regenerated).map(|from| from.message_index),
@@ -149,7 +149,7 @@ pub(crate) fn is_going_on(state: &RunState) -> bool {
 }
 
 /// The answer, or what is said instead of one, and its type.
-pub(crate) fn content(state: &RunState, config: &AgentConfig) -> (Option<Value>, String) {
+pub(crate) fn content(state: &RunState, config: &ComponentConfig) -> (Option<Value>, String) {
     let shape = state.accepted.as_ref().and_then(|accepted| output_schema(config, accepted));
     if let (RunStatus::Completed, Some(shape), Some(answer)) = (state.status, shape, state.answer())
         && let Some(object) = OutputSchema::read(answer)
@@ -235,8 +235,8 @@ mod tests {
         }
         let model = json!({"key": "m", "id": "fake-gpt", "provider": "OpenAI", "class": "OpenAIChat"});
         let config = json!({"id": "my-agent", "name": "My Agent", "description": "Plain agent", "model": model});
-        let config: AgentConfig = serde_json::from_value(config).unwrap();
-        RunDetail { state, config: Arc::new(config), history: Vec::new() }
+        let config: ComponentConfig = serde_json::from_value(config).unwrap();
+        RunDetail { state, config: Arc::new(config), history: Vec::new(), children: Vec::new() }
     }
 
     fn asked() -> Value {

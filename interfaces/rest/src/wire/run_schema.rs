@@ -1,6 +1,6 @@
 //! A run in a list.
 
-use daybook_domain::component::AgentConfig;
+use daybook_domain::component::ComponentConfig;
 use daybook_domain::media::MediaKind;
 use daybook_domain::run::RunState;
 use daybook_engine::RunMeta;
@@ -86,7 +86,7 @@ pub(crate) struct RunSchema {
 
 impl RunSchema {
     /// A run with the configuration it ran with; `None` for one that was never accepted.
-    pub fn of(state: &RunState, config: &AgentConfig) -> Option<Self> {
+    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
         let (accepted, meta) = (state.accepted.as_ref()?, RunMeta::of(state, config)?);
         let forked = accepted.forked.as_ref();
         let again = forked.filter(|from| from.regenerated);
@@ -97,7 +97,7 @@ impl RunSchema {
         Some(Self {
             run_id: accepted.run_id.to_string(),
             parent_run_id: Some(String::new()),
-            agent_id: Some(config.id.to_string()),
+            agent_id: Some(config.id().to_string()),
             user_id: Some(accepted.user_id.as_ref().map(ToString::to_string).unwrap_or_default()),
             status: Some(state.status.as_str().to_owned()),
             cancellation_stage: state.cancel_stage.map(|stage| stage_name(stage).to_owned()),

@@ -3,7 +3,7 @@
 use daybook_domain::message::Role;
 use daybook_domain::run::{RunState, RunStatus};
 use daybook_domain::session::SessionState;
-use daybook_engine::Agent;
+use daybook_engine::Component;
 use poem_openapi::{Object, Union};
 use serde_json::{Value, json};
 
@@ -205,7 +205,7 @@ impl SessionDetail {
         session: &SessionState,
         name: &str,
         runs: impl Iterator<Item = &'a RunState>,
-        agent: Option<&Agent>,
+        agent: Option<&Component>,
     ) -> Self {
         let id = session.session_id.as_ref().map(ToString::to_string).unwrap_or_default();
         Self::Agent(Box::new(AgentSessionDetailSchema {
@@ -227,8 +227,9 @@ impl SessionDetail {
     }
 }
 
-fn agent_data(agent: &Agent) -> Value {
-    let (config, model) = (&agent.config, &agent.config.model);
+fn agent_data(agent: &Component) -> Value {
+    let Some(config) = agent.config.agent() else { return Value::Null };
+    let model = &config.model;
     let model = json!({"name": model.class, "provider": model.provider, "id": model.id});
     json!({"name": config.name, "agent_id": config.id, "model": model})
 }
