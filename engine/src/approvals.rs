@@ -5,7 +5,7 @@ use daybook_domain::command::{Envelope, ResolveApproval};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{ApprovalId, LogId, StreamId};
 use daybook_domain::run::{
-    Decision, Ending, ErrorKind, RequirementKind, RequirementResolved, RunEvent, RunMode, RunState, RunStatus,
+    Decision, Ending, ErrorKind, RequirementKind, RequirementResolved, RunEvent, RunState, RunStatus,
 };
 use daybook_domain::tool::OnExpiry;
 use daybook_store::{Append, AppendError, Expected, LeaseOp, Store, StoreError, StreamWrite, Subject};
@@ -121,8 +121,7 @@ async fn decide(
         let recorded = match (answer(&state), run) {
             (Some((decision, note)), Some(run)) => {
                 let resolved = RunEvent::RequirementResolved(answered(envelope, &state, &run, decision, note)?);
-                let (answers, beside, mode) = (vec![resolved], vec![write], RunMode::Background);
-                let settlement = Settlement { inner, envelope, run, answers, beside, mode, key: None };
+                let settlement = Settlement::of(inner, envelope, run, vec![resolved], vec![write]).await?;
                 Box::pin(settlement.commit()).await.map(|_| ())
             }
             _ => alone(inner, envelope, vec![write]).await,
@@ -218,7 +217,19 @@ async fn fail_run(engine: &Engine, envelope: &Envelope, id: &ApprovalId) -> Resu
         }
         let mut writes = vec![write_of(&state, id, version, &events)?];
         events.iter().for_each(|event| state.evolve(event));
-        if let Some(run) = waiting(inner, envelope.log_id, &state).await? {
+        let run = waiting(inner, envelope.log_id, &state).await?;
+        if let Some(run) = run.as_ref().filter(|run| run.accepted.parent.is_some()) {
+            // Its parent has to hear of it: it ends when it goes on.
+            let answer = answered(envelope, &state, run, Decision::Rejected, Some(EXPIRED.to_owned()))?;
+            let resolved = RunEvent::RequirementResolved(RequirementResolved { fails: true, ..answer });
+            let settlement = Settlement::of(inner, envelope, run.clone(), vec![resolved], writes).await?;
+            match Box::pin(settlement.commit()).await {
+                Ok(_) => return Ok(Outcome::Approval(Box::new(state))),
+                Err(Unsettled::Refused(error)) => return Err(error),
+                Err(_) => continue,
+            }
+        }
+        if let Some(run) = run {
             writes.push(failed(inner, &run, &state));
             writes.extend(cancelled(inner, envelope.log_id, &run.state, Some(id)).await?);
         }
@@ -240,6 +251,7 @@ fn failed(inner: &Inner, run: &Standing, state: &ApprovalState) -> StreamWrite {
         history: Default::default(),
         granted: false,
         in_flight: &Default::default(),
+        waiting: &Default::default(),
         checks: &Default::default(),
         partial: Partial::default(),
         session_state: serde_json::Map::new(),

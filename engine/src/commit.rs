@@ -6,13 +6,13 @@ use backon::BackoffBuilder;
 use daybook_domain::approval::{ApprovalEvent, ApprovalRequested};
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::StreamId;
-use daybook_domain::run::{RunCommand, RunEvent, RunState};
+use daybook_domain::run::{CancelRequested, RunCommand, RunEvent, RunState};
 use daybook_domain::session::SessionEvent;
 use daybook_store::{Append, AppendError, Expected, LeaseOp, Meta, StreamWrite, Subject};
 
 use crate::drive::{Driver, Exit};
 use crate::engine::Inner;
-use crate::frame::{FrameBody, frame_count, frames_of, set_frame};
+use crate::frame::{FrameBody, frames_of, set_frame};
 use crate::history::History;
 use crate::plan::{Action, Plan};
 
@@ -23,7 +23,7 @@ pub(crate) struct Beside {
     pub session: Vec<SessionEvent>,
     /// Approvals it asks for.
     pub approvals: Vec<ApprovalRequested>,
-    /// Whether the run leaves this node.
+    /// Whether the run ends or waits for a person: with the run at the top, the tree leaves this node.
     pub leaves: bool,
 }
 
@@ -31,13 +31,13 @@ impl Driver {
     /// Takes in what is in the log and not in the state: requests to cancel, and what this node appended without ever
     /// hearing that it was done. That has its frames' indexes, so it is shown before anything else gets them.
     pub async fn catch_up(&mut self) -> Result<(), Exit> {
-        let stream = StreamId::run(&self.live.run_id);
+        let stream = StreamId::run(&self.meta.run_id);
         for recorded in self.engine.store.read_stream(self.live.log, &stream, self.version).await? {
             if let DomainEvent::Run(event) = &recorded.event {
                 self.state.evolve(event);
                 let (first, frames) = frames_of(event, &self.state);
                 if first == self.live.hub.next_index() && !frames.is_empty() {
-                    self.live.hub.push(self.state.updated_ms / 1000, frames);
+                    self.live.hub.push(self.state.updated_ms / 1000, &self.meta, frames);
                     self.engine.frames.soon(&self.live);
                 }
             }
@@ -67,7 +67,10 @@ impl Driver {
             if events.is_empty() && session.is_empty() {
                 return Ok(plan.action);
             }
+            self.gather_children(&state).await?;
             let beside = Beside { session, approvals: plan.approvals, leaves: plan.leaves };
+            let live = self.live.clone();
+            let turn = live.turn_to_append().await;
             let appended = self.append(&mut events, &beside).await;
             if let (Ok(()), Some(last)) = (&appended, written) {
                 self.live.hub.flushed(last);
@@ -78,21 +81,34 @@ impl Driver {
                 Err(AppendError::Conflict { .. }) => self.catch_up().await?,
                 Err(AppendError::LostLease { .. } | AppendError::Duplicate { .. }) => return Err(Exit::Moved),
                 Err(AppendError::Store(error)) if error.is_temporary() => {
-                    tracing::warn!(run = %self.live.run_id, %error, "the log does not answer; the run waits");
-                    if self.pause_for(backoff.next().unwrap_or(Duration::from_secs(2))).await {
-                        return Err(Exit::Moved);
-                    }
-                    if let Err(error) = self.catch_up().await {
-                        tracing::debug!(run = %self.live.run_id, %error, "still waiting for the log");
-                    }
+                    tracing::warn!(run = %self.meta.run_id, %error, "the log does not answer; the run waits");
+                    self.find_out(&mut backoff).await?;
                 }
                 Err(AppendError::Store(error)) => return Err(error.into()),
+            }
+            drop(turn);
+        }
+    }
+
+    /// Waits until it is known whether an append was done that nobody answered for. Until then no other run of the tree
+    /// may number frames: these may have the next indexes.
+    async fn find_out(&mut self, backoff: &mut impl Iterator<Item = Duration>) -> Result<(), Exit> {
+        loop {
+            if self.pause_for(backoff.next().unwrap_or(Duration::from_secs(2))).await {
+                self.live.lost.cancel();
+                return Err(Exit::Moved);
+            }
+            match self.catch_up().await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!(run = %self.meta.run_id, %error, "still waiting for the log"),
             }
         }
     }
 
     /// Commits one event alone, without planning what comes next; false when others appended to the run meanwhile.
     pub async fn record(&mut self, event: RunEvent) -> Result<bool, Exit> {
+        let live = self.live.clone();
+        let _turn = live.turn_to_append().await;
         match self.append(&mut [event], &Beside::default()).await {
             Ok(()) => Ok(true),
             Err(AppendError::Conflict { .. }) => Ok(false),
@@ -110,8 +126,14 @@ impl Driver {
                     decided.iter().for_each(|event| state.evolve(event));
                     events.extend(decided);
                 }
-                Err(why) => tracing::debug!(run = %self.live.run_id, %why, "an outcome came too late"),
+                Err(why) => tracing::debug!(run = %self.meta.run_id, %why, "an outcome came too late"),
             }
+        }
+        if self.is_to_end(&state) {
+            let (by, at_ms) = ("system".to_owned(), self.engine.now_ms());
+            let request = RunEvent::CancelRequested(CancelRequested { by, why: None.into(), at_ms });
+            state.evolve(&request);
+            events.push(request);
         }
         (events, state)
     }
@@ -122,7 +144,7 @@ impl Driver {
         events: &mut Vec<RunEvent>,
         session: &[SessionEvent],
     ) -> Result<Plan, Exit> {
-        if self.engine.stopping.is_cancelled() {
+        if self.engine.stopping.is_cancelled() || self.moved {
             // Nothing new starts; what happened is recorded, and tools that run are awaited.
             return match (events.is_empty(), self.in_flight.is_empty()) {
                 (true, true) => Err(Exit::Moved),
@@ -163,7 +185,7 @@ impl Driver {
         let (log, session) = (self.live.log, &self.live.hub.meta.session_id);
         let history = if self.state.iterations > 0 {
             let summary = self.state.summary.map(|version| (session, version));
-            self.engine.history(log, summary, self.state.history.clone()).await?
+            self.engine.history(log, summary, self.state.history.clone(), !self.is_root()).await?
         } else {
             let state = {
                 let mut known = self.engine.sessions.lock(log, session).await;
@@ -172,7 +194,10 @@ impl Driver {
                 }
                 known.state.clone()
             };
-            self.engine.history_now(log, &state, &self.component.config, None).await?
+            match self.sees {
+                Some(runs) => self.engine.history_of_others(log, &state, runs).await?,
+                None => self.engine.history_now(log, &state, &self.component.config, None).await?,
+            }
         };
         self.history = Some(history);
         Ok(())
@@ -180,17 +205,13 @@ impl Driver {
 
     /// Commits events of the run and what happens beside it, all or nothing, and shows them.
     pub async fn append(&mut self, events: &mut [RunEvent], beside: &Beside) -> Result<(), AppendError> {
-        let mut index = self.live.hub.next_index();
-        for event in events.iter_mut() {
-            set_frame(event, index);
-            index += frame_count(event);
-        }
-        let meta = &self.live.hub.meta;
+        let (after, shown) = self.after(events, self.live.hub.next_index());
+        let meta = &self.meta;
         let subject = Subject { session: meta.session_id.clone(), user: meta.user_id.clone() };
         let mut writes = Vec::with_capacity(2);
         if !events.is_empty() {
             writes.push(StreamWrite {
-                stream: StreamId::run(&self.live.run_id),
+                stream: StreamId::run(&meta.run_id),
                 expected: Expected::Version(self.version),
                 subject: Some(subject.clone()),
                 events: events.iter().cloned().map(DomainEvent::from).collect(),
@@ -214,36 +235,48 @@ impl Driver {
             });
         }
         let (tree, node, epoch) = (self.live.run_id.clone(), self.engine.node_id.clone(), self.epoch);
-        let lease =
-            if beside.leaves { LeaseOp::Release { tree, node, epoch } } else { LeaseOp::Hold { tree, node, epoch } };
+        let lease = match beside.leaves && self.is_root() {
+            true => LeaseOp::Release { tree, node, epoch },
+            false => LeaseOp::Hold { tree, node, epoch },
+        };
         let meta = self.engine.meta();
         let request = Append { log_id: self.live.log, writes, command: None, lease, meta };
         let appended = self.engine.store.append(request).await?;
         if !events.is_empty() {
             self.version = appended.versions.first().copied().unwrap_or(self.version);
         }
-        self.show(events);
+        self.state = after;
+        for (at, frames) in shown {
+            self.live.hub.push(at, &self.meta, frames);
+        }
+        self.engine.frames.soon(&self.live);
+        if self.state.failure.is_some() || self.state.cancel.is_some() {
+            // Whatever works for this run need not go on.
+            self.below.cancel();
+        }
         if let (false, Some(version)) = (session.is_empty(), appended.versions.last()) {
             self.engine.session_appended(self.live.log, &self.live.hub.meta.session_id, session, *version).await;
         }
         Ok(())
     }
 
-    /// Takes committed events into the state and shows them to the watchers.
-    pub fn show(&mut self, events: &[RunEvent]) {
+    /// The state after `events`, whose frames are numbered from `index` on, and these frames with their times.
+    fn after(&self, events: &mut [RunEvent], mut index: u64) -> (RunState, Vec<(i64, Vec<FrameBody>)>) {
+        let (mut after, mut shown) = (self.state.clone(), Vec::with_capacity(events.len()));
         for event in events {
-            self.state.evolve(event);
-            let (_, frames) = frames_of(event, &self.state);
-            if !frames.is_empty() {
-                self.live.hub.push(self.state.updated_ms / 1000, frames);
-            }
+            set_frame(event, index);
+            after.evolve(event);
+            let mut frames = frames_of(event, &after).1;
+            frames.iter_mut().for_each(|frame| frame.with_children(|| self.children_of(&after)));
+            index += frames.len() as u64;
+            shown.push((after.updated_ms / 1000, frames));
         }
-        self.engine.frames.soon(&self.live);
+        (after, shown)
     }
 
     /// Shows a piece of text or reasoning.
     pub fn show_piece(&self, piece: FrameBody) {
-        self.live.hub.push(self.engine.now_ms() / 1000, [piece]);
+        self.live.hub.push_piece(self.engine.now_ms() / 1000, &self.meta, piece);
         self.engine.frames.soon(&self.live);
     }
 }

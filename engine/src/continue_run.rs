@@ -3,23 +3,23 @@
 
 use daybook_domain::approval::{ApprovalEvent, ApprovalRequested, ApprovalResolved, Verdict};
 use daybook_domain::command::{ContinueRun, Envelope};
-use daybook_domain::ids::{ApprovalId, StreamId};
+use daybook_domain::ids::{ApprovalId, LogId, RunId, StreamId};
 use daybook_domain::redact::Redactor;
 use daybook_domain::run::{
-    Answer, AnswerError, Decision, Requirement, RequirementKind, RequirementResolved, RunEvent, RunState, RunStatus,
-    ToolRecord,
+    Answer, AnswerError, Decision, MemberAsk, Requirement, RequirementKind, RequirementResolved, RunEvent, RunState,
+    RunStatus, ToolRecord,
 };
 use daybook_domain::tool::ToolSpec;
 use daybook_store::{CommandKey, Expected, StreamWrite};
 use serde_json::{Map, Value};
 
 use crate::approvals::withdrawn;
-use crate::engine::{Engine, Outcome};
+use crate::engine::{Engine, Inner, Outcome};
 use crate::error::ExecuteError;
 use crate::fork::fork_run;
 use crate::plan::approval_of;
 use crate::registry::Checks;
-use crate::settle::{MAX_TRIES, Settlement, Standing, Unsettled};
+use crate::settle::{MAX_TRIES, Settlement, Standing, Unsettled, refused};
 use crate::start::hash_of;
 
 pub(crate) async fn continue_run(
@@ -37,19 +37,27 @@ pub(crate) async fn continue_run(
         if command.fork || command.regenerate {
             return fork_run(engine, envelope, &run, command).await;
         }
-        let agent = inner.registry().pinned(run.config.clone(), &run.accepted.config_hash);
-        let answers = read_answers(&run, &agent.checks, &command.answers, &inner.redactor)?;
-        if run.state.status != RunStatus::Paused {
+        if let Some(parent) = &run.accepted.parent {
+            let why = format!("this run is part of run {}: continue that one", parent.root);
+            return Err(ExecuteError::CannotContinue(why));
+        }
+        let (answers, below) = sorted_answers(inner, envelope.log_id, &run, &command.answers).await?;
+        let answered = !answers.is_empty() || !below.is_empty();
+        if run.state.status != RunStatus::Paused && below.is_empty() {
             return if let Some(outcome) = joined(&run, &command, &answers)? {
                 Ok(outcome)
             } else {
                 fork_run(engine, envelope, &run, command).await
             };
         }
-        if answers.is_empty() {
-            return Err(ExecuteError::Unanswered(silence(&run.state)));
+        if !answered {
+            let asks = inner.asks_below(envelope.log_id, &run.state).await.map_err(refused)?;
+            // When nothing is asked any more, it goes on.
+            if !asks.is_empty() || run.state.open_requirements().next().is_some() {
+                return Err(ExecuteError::Unanswered(silence(&run.state, &asks)));
+            }
         }
-        match settle(engine, envelope, run, &command, answers).await?.commit().await {
+        match settle(engine, envelope, run, &command, answers, below).await?.commit().await {
             Err(Unsettled::Conflict) => {}
             Err(Unsettled::Refused(error)) => return Err(error),
             // The same key with the same answers: what they came to then.
@@ -69,18 +77,15 @@ async fn settle<'a>(
     run: Standing,
     command: &ContinueRun,
     answers: Vec<RequirementResolved>,
+    below: Vec<(Standing, Vec<RequirementResolved>)>,
 ) -> Result<Settlement<'a>, ExecuteError> {
     let inner = &engine.inner;
-    let at_ms = inner.now_ms();
-    let stamped = |resolved| RequirementResolved { by: envelope.principal.name.clone(), at_ms, ..resolved };
-    let answers: Vec<RequirementResolved> = answers.into_iter().map(stamped).collect();
-    let mut beside: Vec<StreamWrite> =
-        answers.iter().filter_map(|resolved| audit(engine, envelope, &run, resolved)).collect();
-    for asked in answers.iter().filter_map(|resolved| run.state.tool(&resolved.call_id)?.asked.as_ref()) {
-        // How it ended is known now: nobody need decide whether it runs again.
-        if let Some(id) = &asked.approval {
-            beside.extend(withdrawn(inner, envelope.log_id, id).await?);
-        }
+    let mut beside = Vec::new();
+    let answers = stamped(engine, envelope, &run, answers, &mut beside).await?;
+    let mut events = Vec::with_capacity(below.len());
+    for (member, answers) in below {
+        let answers = stamped(engine, envelope, &member, answers, &mut beside).await?;
+        events.push((member, answers));
     }
     let key = envelope.idempotency_key.clone().map(|key| CommandKey {
         principal: envelope.principal.name.clone(),
@@ -89,8 +94,82 @@ async fn settle<'a>(
         body_hash: hash_of(command).unwrap_or_default(),
         resource: command.run_id.to_string(),
     });
-    let answers = answers.into_iter().map(RunEvent::RequirementResolved).collect();
-    Ok(Settlement { inner, envelope, run, answers, beside, mode: command.mode, key })
+    Ok(Settlement { inner, envelope, root: run, answers, below: events, beside, mode: command.mode, key })
+}
+
+/// The answers as they are recorded, and what they do to approvals.
+async fn stamped(
+    engine: &Engine,
+    envelope: &Envelope,
+    run: &Standing,
+    answers: Vec<RequirementResolved>,
+    beside: &mut Vec<StreamWrite>,
+) -> Result<Vec<RunEvent>, ExecuteError> {
+    let inner = &engine.inner;
+    let (by, at_ms) = (&envelope.principal.name, inner.now_ms());
+    let mut events = Vec::with_capacity(answers.len());
+    for answer in answers {
+        let resolved = RequirementResolved { by: by.clone(), at_ms, ..answer };
+        beside.extend(audit(engine, envelope, run, &resolved));
+        let asked = run.state.tool(&resolved.call_id).and_then(|tool| tool.asked.as_ref());
+        // How it ended is known now: nobody need decide whether it runs again.
+        if let Some(id) = asked.and_then(|asked| asked.approval.as_ref()) {
+            beside.extend(withdrawn(inner, envelope.log_id, id).await?);
+        }
+        events.push(RunEvent::RequirementResolved(resolved));
+    }
+    Ok(events)
+}
+
+/// Answers of one run under another.
+type Below = Vec<(Standing, Vec<RequirementResolved>)>;
+
+/// The answers that say something new, by the runs that asked: the run itself, and those under it.
+async fn sorted_answers(
+    inner: &Inner,
+    log: LogId,
+    run: &Standing,
+    answers: &[Answer],
+) -> Result<(Vec<RequirementResolved>, Below), ExecuteError> {
+    let (mut own, mut others): (Vec<Answer>, Vec<(RunId, Vec<Answer>)>) = (Vec::new(), Vec::new());
+    let below = if answers.iter().all(|answer| answer.run.is_none() && run.state.tool(&answer.call_id).is_some()) {
+        Vec::new()
+    } else {
+        inner.open_below(log, &run.state).await.map_err(refused)?
+    };
+    for answer in answers {
+        let has = |(state, _): &&(RunState, u64)| state.tool(&answer.call_id).is_some();
+        let asking = || below.iter().find(has).and_then(|(state, _)| state.run_id()).cloned();
+        let named = answer.run.clone().filter(|named| *named != run.accepted.run_id);
+        match named.or_else(|| asking().filter(|_| run.state.tool(&answer.call_id).is_none())) {
+            None => own.push(answer.clone()),
+            Some(id) => match others.iter_mut().find(|(known, _)| *known == id) {
+                Some((_, answers)) => answers.push(answer.clone()),
+                None => others.push((id, vec![answer.clone()])),
+            },
+        }
+    }
+    let own = inner.new_answers(run, &own)?;
+    let mut members = Vec::new();
+    for (id, answers) in others {
+        let no_such = || AnswerError::NoSuchCall(answers[0].call_id.clone());
+        let member = Standing::read(inner, log, &id).await?.ok_or_else(no_such)?;
+        if member.accepted.parent.as_ref().is_none_or(|parent| parent.root != run.accepted.run_id) {
+            return Err(no_such().into());
+        }
+        let answers = inner.new_answers(&member, &answers)?;
+        if !answers.is_empty() {
+            members.push((member, answers));
+        }
+    }
+    Ok((own, members))
+}
+
+impl Inner {
+    fn new_answers(&self, run: &Standing, answers: &[Answer]) -> Result<Vec<RequirementResolved>, AnswerError> {
+        let component = self.registry().pinned(run.config.clone(), &run.accepted.config_hash);
+        read_answers(run, &component.checks, answers, &self.redactor)
+    }
 }
 
 /// The answers that say something new.
@@ -139,8 +218,8 @@ fn read_answers(
             result: given.result.map(|result| redactor.text(&result)).into(),
             by: String::new(),
             approval: None,
-            at_ms: 0,
             fails: false,
+            at_ms: 0,
         };
         state.evolve(&RunEvent::RequirementResolved(resolved.clone()));
         all.push(resolved);
@@ -170,18 +249,19 @@ fn is_for_an_approval(asked: &Requirement, decision: Decision, required: impl Fn
 }
 
 /// What is told to who answered nothing: silence is neither consent nor rejection.
-fn silence(state: &RunState) -> String {
+fn silence(state: &RunState, below: &[MemberAsk]) -> String {
+    let asked = || state.open_requirements().chain(below.iter().map(|ask| (&ask.requirement, &ask.tool)));
     let external = |(needed, _): &(&Requirement, _)| needed.kind == RequirementKind::ExternalExecution;
-    if let Some((_, tool)) = state.open_requirements().find(external) {
+    if let Some((_, tool)) = asked().find(external) {
         return format!("Tool {} requires external execution, cannot continue run", tool.call.name);
     }
-    if state.open_requirements().any(|(needed, _)| needed.approval.is_some()) {
+    if asked().any(|(needed, _)| needed.approval.is_some()) {
         // The words clients know.
         return "Run has unresolved HITL requirements. Provide the `requirements` parameter (or resolve an admin approval \
                 first)."
             .to_owned();
     }
-    let calls: Vec<&str> = state.open_requirements().map(|(_, tool)| tool.call.name.as_str()).collect();
+    let calls: Vec<&str> = asked().map(|(_, tool)| tool.call.name.as_str()).collect();
     format!(
         "The run waits for answers about {}: send the calls that it told in `tools`, each with `confirmed`, its \
          `user_input_schema`, its `user_feedback_schema` or its `result` filled in",

@@ -35,7 +35,8 @@ impl Engine {
         let Some(accepted) = &state.accepted else { return Ok(None) };
         let config = self.inner.config(log, &accepted.config_hash).await?;
         let summary = state.summary.map(|version| (&accepted.session_id, version));
-        let history = self.inner.history(log, summary, state.history.clone()).await?.messages;
+        let others = state.parent().is_some();
+        let history = self.inner.history(log, summary, state.history.clone(), others).await?.messages;
         let children = self.inner.children(log, &state).await?;
         Ok(Some(RunDetail { state, config, history, children }))
     }
@@ -52,7 +53,8 @@ impl Inner {
         Ok(children)
     }
 
-    async fn child(&self, log: LogId, run: &RunId) -> Result<Option<RunDetail>, QueryError> {
+    /// A child run, and those under it; `None` when it was not accepted.
+    pub async fn child(&self, log: LogId, run: &RunId) -> Result<Option<RunDetail>, QueryError> {
         let (state, _) = fold_run(&self.store, log, run).await?;
         let Some(accepted) = &state.accepted else { return Ok(None) };
         let config = self.config(log, &accepted.config_hash).await?;

@@ -5,22 +5,25 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daybook_domain::run::{Ending, ErrorKind, RunState, RunStatus};
+use daybook_domain::ids::RunId;
+use daybook_domain::run::{Ending, ErrorKind, MemberAsk, RunState, RunStatus};
 use daybook_store::StoreError;
 use futures::FutureExt as _;
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::commit::Beside;
+use crate::detail::RunDetail;
 use crate::engine::Inner;
 use crate::error::QueryError;
-use crate::frame::FrameBody;
+use crate::frame::{FrameBody, RunMeta};
 use crate::history::{History, Seen};
 use crate::live::{Left, LiveRun};
 use crate::plan::{Action, Partial, Planner};
 use crate::registry::Component;
-use crate::tool_calls::ToolEnd;
+use crate::tool_calls::End;
 
 /// How often a run whose session is busy looks for itself whether it may go; it is rung up sooner.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -53,7 +56,7 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// Whether it may go better a little later.
-    fn is_temporary(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Store(error) | Self::Query(QueryError::Store(error)) if error.is_temporary())
     }
 }
@@ -61,7 +64,10 @@ impl Exit {
 /// Drives one run on this node.
 pub(crate) struct Driver {
     pub engine: Arc<Inner>,
+    /// The tree it belongs to.
     pub live: Arc<LiveRun>,
+    /// The run itself: the one at the top of the tree, or one under it.
+    pub meta: Arc<RunMeta>,
     /// What the run was accepted with, whatever its id stands for by now.
     pub component: Arc<Component>,
     pub state: RunState,
@@ -72,7 +78,23 @@ pub(crate) struct Driver {
     /// Arguments as the model wrote them, where the log keeps them without a secret.
     pub arguments: HashMap<String, String>,
     pub in_flight: HashSet<String>,
-    pub tools: JoinSet<ToolEnd>,
+    pub tools: JoinSet<End>,
+    /// Stops the calls that are code, by their ids. Those that child runs carry out end by themselves.
+    pub stops: HashMap<String, AbortHandle>,
+    /// Calls whose child runs wait for a person, and what they ask.
+    pub waiting: HashMap<String, Vec<MemberAsk>>,
+    /// Child runs that ended here.
+    pub ended: HashMap<RunId, RunDetail>,
+    /// How many child runs may go on at once.
+    pub places: Arc<Semaphore>,
+    /// Fires when the run is to stop: its cancel is in the log, or its parent is stopping.
+    pub cancelled: CancellationToken,
+    /// Fires when the runs under it are to stop.
+    pub below: CancellationToken,
+    /// How many of the session's earlier runs it sees, where that is not its own component's to say.
+    pub sees: Option<u32>,
+    /// Whether a run under it goes on elsewhere: then it does too.
+    pub moved: bool,
     /// What tools tell of how far they are. Frames are numbered here only, so they pass through here.
     pub progress: (mpsc::Sender<FrameBody>, mpsc::Receiver<FrameBody>),
     /// What the open model call had said when it was dropped.
@@ -94,7 +116,11 @@ impl Driver {
     ) -> Self {
         Self {
             engine,
+            meta: live.hub.meta.clone(),
+            cancelled: live.cancelled.clone(),
+            below: live.cancelled.child_token(),
             live,
+            places: Arc::new(Semaphore::new(places(&component))),
             component,
             state,
             version,
@@ -103,11 +129,21 @@ impl Driver {
             arguments: HashMap::new(),
             in_flight: HashSet::new(),
             tools: JoinSet::new(),
+            stops: HashMap::new(),
+            waiting: HashMap::new(),
+            ended: HashMap::new(),
+            sees: None,
+            moved: false,
             progress: mpsc::channel(PROGRESS),
             partial: Partial::default(),
             granted: false,
             opened: epoch == 1,
         }
+    }
+
+    /// Whether it is the run at the top of its tree.
+    pub fn is_root(&self) -> bool {
+        self.meta.parent.is_none()
     }
 
     /// Drives the run from `action` until it ends, waits for a person, or moves.
@@ -187,6 +223,10 @@ impl Driver {
         }
         self.engine.forget(&key, &self.live);
         self.live.leave(left);
+        if self.state.status == RunStatus::Paused && !self.waiting.is_empty() {
+            // Somebody may have answered a run under this one while it was not paused yet.
+            self.engine.go_on_if_answered(self.live.log, &self.live.run_id).await;
+        }
     }
 
     /// Ends a run that cannot go on, rather than leave its caller waiting for ever; false when that failed too.
@@ -210,6 +250,7 @@ impl Driver {
             history,
             granted: self.granted,
             in_flight: &self.in_flight,
+            waiting: &self.waiting,
             checks: &self.component.checks,
             partial: self.partial.clone(),
             session_state,
@@ -223,7 +264,7 @@ impl Driver {
 
     /// A run spends its life waiting for its model. What it does before and after is boxed, so that only what is going on
     /// takes room: many runs are open at once.
-    async fn go(&mut self, first: Option<Action>) -> Result<(), Exit> {
+    pub async fn go(&mut self, first: Option<Action>) -> Result<(), Exit> {
         let mut action = match first {
             Some(action) => action,
             None => Box::pin(self.take_up()).await?,
@@ -264,7 +305,7 @@ impl Driver {
             {
                 let mut known = self.engine.sessions.lock(self.live.log, &self.live.hub.meta.session_id).await;
                 self.engine.sessions.refresh(self.live.log, &self.live.hub.meta.session_id, &mut known).await?;
-                if known.state.may_run(&self.live.run_id) {
+                if known.state.may_run(&self.meta.run_id) {
                     self.granted = true;
                     self.live.set_waiting(false);
                     return Ok(());
@@ -273,9 +314,15 @@ impl Driver {
             tokio::select! {
                 () = self.live.turn.notified() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
-                () = self.live.cancelled.cancelled() => return self.catch_up().await,
+                () = self.cancelled.cancelled() => return self.catch_up().await,
                 () = self.engine.stopping.cancelled() => return Err(Exit::Moved),
             }
         }
     }
+}
+
+/// How many runs under one of this component go on at once.
+fn places(component: &Component) -> usize {
+    let team = component.config.agent().and_then(|agent| agent.team.as_ref());
+    team.map_or(1, |team| usize::try_from(team.max_parallel).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS))
 }

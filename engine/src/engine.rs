@@ -116,6 +116,8 @@ pub(crate) struct Inner {
     pub redactor: Redactor,
     pub node_id: String,
     pub runs: Mutex<HashMap<(LogId, RunId), Arc<LiveRun>>>,
+    /// What stops the child runs that go on here.
+    pub stops: Mutex<HashMap<(LogId, RunId), CancellationToken>>,
     pub sessions: Sessions,
     pub frames: FrameWriter,
     pub pulse: node::Pulse,
@@ -160,6 +162,7 @@ impl Engine {
             redactor: Redactor::new(options.redact.clone()),
             node_id: (ports.ids)().to_string(),
             runs: Mutex::default(),
+            stops: Mutex::default(),
             sessions: Sessions::new(store.clone()),
             pulse: node::Pulse::start(),
             stranded: Mutex::default(),
@@ -201,7 +204,7 @@ impl Engine {
         }
         match envelope.command.clone() {
             Command::StartRun(command) => start::start_run(self, &envelope, *command).await,
-            Command::CancelRun(command) => cancel::cancel_run(self, &envelope, command).await,
+            Command::CancelRun(command) => Box::pin(cancel::cancel_run(self, &envelope, command)).await,
             Command::ContinueRun(command) => Box::pin(continue_run::continue_run(self, &envelope, *command)).await,
             Command::ResolveApproval(command) => Box::pin(approvals::resolve(self, &envelope, *command)).await,
             Command::DeleteApproval(id) => Box::pin(approvals::delete(self, &envelope, &id)).await,

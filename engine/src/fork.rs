@@ -25,7 +25,8 @@ pub(crate) async fn fork_run(
     }
     // Callers count the messages as they see them: the system message and what earlier runs said come first.
     let summary = run.state.summary.map(|version| (&run.accepted.session_id, version));
-    let history = engine.inner.history(envelope.log_id, summary, run.state.history.clone()).await.map_err(refused)?;
+    let history =
+        engine.inner.history(envelope.log_id, summary, run.state.history.clone(), false).await.map_err(refused)?;
     let before =
         usize::from(run.config.agent().is_some_and(|agent| agent.system_prompt().is_some())) + history.messages.len();
     let kept = whole_turns(&run.state.messages, boundary(&run.state.messages, &command, before)?);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use daybook_domain::component::{ComponentConfig, ComponentRef};
+use daybook_domain::component::{ComponentConfig, ComponentKind, ComponentRef};
 use daybook_domain::ids::{RunId, SessionId, UserId};
 use daybook_domain::message::CallMetrics;
 use daybook_domain::run::{
@@ -191,6 +191,15 @@ pub enum FrameBody {
     },
 }
 
+impl FrameBody {
+    /// Adds the runs under the run, where the frame tells of all of it.
+    pub(crate) fn with_children(&mut self, children: impl FnOnce() -> Vec<RunDetail>) {
+        if let Self::Completed(end) = self {
+            end.children = children();
+        }
+    }
+}
+
 /// What the last frame of a run says about all of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunEnd {
@@ -262,8 +271,10 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             (e.frame, tool.map(|tool| FrameBody::ToolCallStarted { tool }).into_iter().collect())
         }
         RunEvent::ToolCallCompleted(e) => {
-            let tool = record(after, &e.call_id);
-            (e.frame, tool.map(|tool| FrameBody::ToolCallCompleted { tool }).into_iter().collect())
+            let tool = record(after, &e.call_id).map(|tool| FrameBody::ToolCallCompleted { tool });
+            let text = e.result.get().filter(|_| e.answers).cloned();
+            let answer = text.map(|text| FrameBody::Content { text: Some(text), reasoning: None, provider_data: None });
+            (e.frame, tool.into_iter().chain(answer).collect())
         }
         RunEvent::ToolCallFailed(e) => {
             let error = e.error.get().cloned().unwrap_or_default();
@@ -276,7 +287,9 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             let (requirements, tools, content) = (e.requirements.clone(), after.tools.clone(), after.content());
             let members = e.members.get().cloned().flatten().unwrap_or_default();
             let paused = FrameBody::Paused { requirements, members, tools, content };
-            (e.frame, vec![FrameBody::ContentCompleted, paused])
+            // As clients of the AgentOS API know it: only an agent that pauses says that its text is complete.
+            let agent = after.component().is_none_or(|component| component.kind == ComponentKind::Agent);
+            (e.frame, Some(FrameBody::ContentCompleted).filter(|_| agent).into_iter().chain([paused]).collect())
         }
         RunEvent::Succeeded(e) => {
             (e.frame, vec![FrameBody::ContentCompleted, FrameBody::Completed(Box::new(RunEnd::of(after)))])
@@ -301,24 +314,6 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             let changed = FrameBody::Task { task: Box::new(e.task.clone()), created };
             (e.frame, vec![changed, FrameBody::Tasks { tasks: after.tasks.clone() }])
         }
-    }
-}
-
-/// How many frames an event is shown as: known before it is appended.
-pub(crate) fn frame_count(event: &RunEvent) -> u64 {
-    match event {
-        RunEvent::AnswerMissed(_)
-        | RunEvent::ModelCallFailed(_)
-        | RunEvent::ToolOutcomeUnknown(_)
-        | RunEvent::RequirementResolved(_)
-        | RunEvent::Replaced(_)
-        | RunEvent::CancelRequested(_) => 0,
-        RunEvent::ToolCallFailed(_)
-        | RunEvent::TaskChanged(_)
-        | RunEvent::Paused(_)
-        | RunEvent::Succeeded(_)
-        | RunEvent::Cancelled(_) => 2,
-        _ => 1,
     }
 }
 
@@ -362,4 +357,7 @@ pub(crate) struct StoredFrame {
     pub at: i64,
     /// What it says.
     pub body: FrameBody,
+    /// The run it is of, where that is not the one at the top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r: Option<RunId>,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use daybook_domain::ids::LogId;
+use daybook_domain::ids::{LogId, RunId};
 use daybook_store::{Durability, FrameChunk, Store, StoreError, Subject};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -159,19 +159,25 @@ async fn put(store: &Store, chunks: &[FrameChunk], durability: Durability) -> Re
 }
 
 fn unflushed(run: &Arc<LiveRun>) -> Option<FrameChunk> {
-    chunk(run.log, &run.hub.take_unflushed(), &run.subject())
+    chunk(run.log, &run.run_id, &run.hub.take_unflushed(), &run.subject())
 }
 
 /// One row for the table; `None` when there is nothing to write.
-pub(crate) fn chunk(log: LogId, frames: &[Arc<Frame>], subject: &Subject) -> Option<FrameChunk> {
+pub(crate) fn chunk(log: LogId, tree: &RunId, frames: &[Arc<Frame>], subject: &Subject) -> Option<FrameChunk> {
     let (first, last) = (frames.first()?, frames.last()?);
     let stored: Vec<StoredFrame> = frames
         .iter()
-        .map(|frame| StoredFrame { v: 1, i: frame.index, at: frame.at, body: frame.body.clone() })
+        .map(|frame| StoredFrame {
+            v: 1,
+            i: frame.index,
+            at: frame.at,
+            body: frame.body.clone(),
+            r: Some(&frame.run.run_id).filter(|run| *run != tree).cloned(),
+        })
         .collect();
     Some(FrameChunk {
         log,
-        tree: first.run.run_id.clone(),
+        tree: tree.clone(),
         subject: subject.clone(),
         first_index: first.index,
         last_index: last.index,

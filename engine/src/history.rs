@@ -58,7 +58,7 @@ impl Inner {
         let (Some(compaction), Some(id)) = (config.compaction, &session.session_id) else {
             let mut runs: Vec<RunId> = session.recent.iter().filter(others).cloned().collect();
             newest(&mut runs, least);
-            return self.history(log, None, runs).await;
+            return self.history(log, None, runs, false).await;
         };
         let mut runs: Vec<RunId> = session.unsummarised().filter(others).cloned().collect();
         let count = match compaction.after_tokens {
@@ -67,15 +67,30 @@ impl Inner {
         };
         newest(&mut runs, count);
         let summary = session.summarised.map(|summarised| (id, summarised.version));
-        self.history(log, summary, runs).await
+        self.history(log, summary, runs, false).await
     }
 
-    /// What a run sees whose first model call referred to this.
+    /// What a child run sees that calls its model for the first time: what was said in so many of the session's earlier
+    /// runs.
+    pub async fn history_of_others(
+        &self,
+        log: LogId,
+        session: &SessionState,
+        count: u32,
+    ) -> Result<History, QueryError> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let runs = session.recent.iter().skip(session.recent.len().saturating_sub(count)).cloned().collect();
+        self.history(log, None, runs, true).await
+    }
+
+    /// What a run sees whose first model call referred to this. Runs of `others` are told without their tool calls, which
+    /// its own model does not have.
     pub async fn history(
         &self,
         log: LogId,
         summary: Option<(&SessionId, u64)>,
         runs: Vec<RunId>,
+        others: bool,
     ) -> Result<History, QueryError> {
         let mut messages = Vec::new();
         if let Some((session, version)) = summary {
@@ -83,7 +98,8 @@ impl Inner {
             messages.extend(summary.map(|summary| told(session, version, &summary)));
         }
         for run in &runs {
-            messages.extend(self.messages_of(log, run).await?.iter().cloned());
+            let said = self.messages_of(log, run).await?;
+            messages.extend(said.iter().filter(|message| !others || is_words(message)).cloned());
         }
         Ok(History { summary: summary.map(|(_, version)| version), runs, messages })
     }
@@ -130,6 +146,11 @@ impl Inner {
         self.summaries.insert(key, read.clone()).await;
         Ok(Some(read))
     }
+}
+
+/// Whether a message is what somebody said, and no more.
+fn is_words(message: &Message) -> bool {
+    matches!(message.role, Role::User | Role::Assistant) && message.tool_calls.is_empty()
 }
 
 /// A summary as this node remembers it.

@@ -1,4 +1,4 @@
-//! The frames of one run on the node that runs it: a bounded ring that watchers read at their own pace.
+//! The frames of one run tree on the node that runs it: a bounded ring that watchers read at their own pace.
 //! A watcher who falls behind the ring reads the table instead, so a slow reader costs bounded memory.
 
 use std::collections::VecDeque;
@@ -26,8 +26,13 @@ pub(crate) enum Piece {
     Closed,
 }
 
+/// Text of a run while frames of another one's events wait for the log: it comes after them.
+type Held = (i64, Arc<RunMeta>, FrameBody);
+
 struct Ring {
     frames: VecDeque<Arc<Frame>>,
+    /// Pieces that wait; `None` while nothing is being appended.
+    held: Option<VecDeque<Held>>,
     next_index: u64,
     /// Frames from this index on are not in the table.
     unflushed: u64,
@@ -37,8 +42,9 @@ struct Ring {
     closed: bool,
 }
 
-/// The frames of one run.
+/// The frames of a run and of all runs under it, numbered together.
 pub(crate) struct Hub {
+    /// Of the run at the top.
     pub meta: Arc<RunMeta>,
     ring: Mutex<Ring>,
     changed: watch::Sender<u64>,
@@ -49,6 +55,7 @@ impl Hub {
     pub fn new(meta: Arc<RunMeta>, next_index: u64, keep: bool) -> Self {
         let ring = Ring {
             frames: VecDeque::new(),
+            held: None,
             next_index,
             unflushed: next_index,
             dropped_below: next_index,
@@ -67,20 +74,50 @@ impl Hub {
         self.ring().next_index
     }
 
-    /// Shows `bodies` to the watchers; gives the index of the first.
-    pub fn push(&self, at: i64, bodies: impl IntoIterator<Item = FrameBody>) -> u64 {
+    /// Keeps the next indexes for frames of events that are being appended: what others show comes after them. Whoever calls it is the only one, and calls [`Hub::release`].
+    pub fn hold(&self) {
+        self.ring().held.get_or_insert_default();
+    }
+
+    /// What was shown meanwhile is numbered now.
+    pub fn release(&self) {
         let mut ring = self.ring();
-        let first = ring.next_index;
-        for body in bodies {
-            let frame = Frame::new(ring.next_index, at, self.meta.clone(), body);
-            ring.next_index += 1;
-            ring.frames.push_back(Arc::new(frame));
+        for (at, run, body) in ring.held.take().into_iter().flatten() {
+            ring.add(at, run, body);
         }
+        self.tell(ring);
+    }
+
+    /// Shows frames of `run`'s events, ahead of all that is held back.
+    pub fn push(&self, at: i64, run: &Arc<RunMeta>, bodies: impl IntoIterator<Item = FrameBody>) {
+        let mut ring = self.ring();
+        bodies.into_iter().for_each(|body| ring.add(at, run.clone(), body));
+        self.tell(ring);
+    }
+
+    /// Shows a piece that no event is about.
+    pub fn push_piece(&self, at: i64, run: &Arc<RunMeta>, body: FrameBody) {
+        let mut ring = self.ring();
+        match &mut ring.held {
+            // They are a cache: during a long outage the oldest are given up.
+            Some(held) => {
+                held.push_back((at, run.clone(), body));
+                if held.len() > RING_UNFLUSHED {
+                    held.pop_front();
+                }
+            }
+            None => {
+                ring.add(at, run.clone(), body);
+                self.tell(ring);
+            }
+        }
+    }
+
+    fn tell(&self, mut ring: MutexGuard<'_, Ring>) {
         ring.trim();
         let next = ring.next_index;
         drop(ring);
         self.changed.send_replace(next);
-        first
     }
 
     /// Keeps the frames for watchers who come back, from the oldest in the ring on.
@@ -148,6 +185,11 @@ impl Hub {
 }
 
 impl Ring {
+    fn add(&mut self, at: i64, run: Arc<RunMeta>, body: FrameBody) {
+        self.frames.push_back(Arc::new(Frame::new(self.next_index, at, run, body)));
+        self.next_index += 1;
+    }
+
     fn trim(&mut self) {
         while self.frames.len() > RING {
             let flushed = !self.keep || self.frames.front().is_none_or(|frame| frame.index < self.unflushed);
@@ -190,7 +232,7 @@ mod tests {
     #[test]
     fn a_reader_gets_each_frame_once_and_waits_in_between() {
         let hub = hub(true);
-        hub.push(0, [text("a"), text("b")]);
+        hub.push(0, &hub.meta, [text("a"), text("b")]);
         let Piece::Frames(frames) = hub.read(None, 10) else { panic!("frames expected") };
         assert_eq!(frames.iter().map(|frame| frame.index).collect::<Vec<_>>(), [0, 1]);
         assert!(matches!(hub.read(Some(1), 10), Piece::Wait));
@@ -199,9 +241,23 @@ mod tests {
     }
 
     #[test]
+    fn pieces_that_come_while_an_event_is_appended_follow_it() {
+        let hub = hub(true);
+        hub.push_piece(0, &hub.meta, text("a"));
+        hub.hold();
+        hub.push_piece(0, &hub.meta, text("b"));
+        assert_eq!(hub.next_index(), 1, "nobody sees it yet");
+        hub.push(0, &hub.meta, [FrameBody::ContentCompleted]);
+        hub.release();
+        let Piece::Frames(frames) = hub.read(None, 10) else { panic!("frames expected") };
+        let seen: Vec<_> = frames.iter().map(|frame| (frame.index, frame.body.clone())).collect();
+        assert_eq!(seen, [(0, text("a")), (1, FrameBody::ContentCompleted), (2, text("b"))]);
+    }
+
+    #[test]
     fn flushed_frames_leave_the_ring_and_a_slow_reader_is_sent_to_the_table() {
         let hub = hub(true);
-        hub.push(0, (0..1000).map(|n| text(&n.to_string())));
+        hub.push(0, &hub.meta, (0..1000).map(|n| text(&n.to_string())));
         assert!(matches!(hub.read(None, 10), Piece::Frames(_)), "nothing is dropped before the table has it");
         hub.flushed(999);
         assert!(matches!(hub.read(None, 10), Piece::Behind));
@@ -212,7 +268,7 @@ mod tests {
     #[test]
     fn a_table_that_takes_nothing_does_not_fill_the_memory() {
         let hub = hub(true);
-        hub.push(0, (0..RING_UNFLUSHED as u64 * 2).map(|n| text(&n.to_string())));
+        hub.push(0, &hub.meta, (0..RING_UNFLUSHED as u64 * 2).map(|n| text(&n.to_string())));
         assert!(hub.take_unflushed().len() <= RING_UNFLUSHED);
     }
 }

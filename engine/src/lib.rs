@@ -3,9 +3,11 @@
 
 mod approvals;
 mod cancel;
+mod child;
 mod commit;
 mod compact;
 mod continue_run;
+mod delegation;
 mod detail;
 mod drive;
 mod engine;
@@ -14,6 +16,7 @@ mod fork;
 mod fork_session;
 mod frame;
 mod frame_writer;
+mod hand_out;
 mod history;
 mod hub;
 mod live;

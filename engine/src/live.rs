@@ -1,4 +1,4 @@
-//! A run on the node that holds its lease: its frames, the gate that cancelling closes, and its end.
+//! A run tree on the node that holds its lease: its frames, the gate that cancelling closes, and its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use daybook_domain::ids::{LogId, RunId};
 use daybook_domain::run::{RunState, RunStatus};
 use daybook_store::Subject;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
@@ -20,9 +20,22 @@ pub(crate) enum Left {
     Moved,
 }
 
-/// A run on this node.
+/// The right to append to a tree: nobody else numbers frames meanwhile.
+pub(crate) struct Turn<'a> {
+    hub: &'a Hub,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.hub.release();
+    }
+}
+
+/// A run on this node, with the runs under it.
 pub(crate) struct LiveRun {
     pub log: LogId,
+    /// The run at the top.
     pub run_id: RunId,
     pub hub: Hub,
     /// The lease it is worked on under.
@@ -31,6 +44,8 @@ pub(crate) struct LiveRun {
     pub lost: CancellationToken,
     /// Fires when a request to cancel is in the log.
     pub cancelled: CancellationToken,
+    /// Held while one of the tree's runs appends: frames are numbered in the order of the events.
+    order: Mutex<()>,
     /// Rung when the session may have become free.
     pub turn: Notify,
     /// True from the moment a cancel is being recorded: no call starts any more, unless it cannot be recorded.
@@ -50,12 +65,20 @@ impl LiveRun {
             epoch,
             lost: CancellationToken::new(),
             cancelled: CancellationToken::new(),
+            order: Mutex::default(),
             turn: Notify::new(),
             closing: watch::Sender::new(false),
             left: watch::Sender::new(None),
             dirty: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
         })
+    }
+
+    /// Waits until none of the tree's runs appends.
+    pub async fn turn_to_append(&self) -> Turn<'_> {
+        let alone = self.order.lock().await;
+        self.hub.hold();
+        Turn { hub: &self.hub, _alone: alone }
     }
 
     /// Whose keys protect the run's frames.

@@ -36,7 +36,7 @@ impl Driver {
             match self.engine.store.put_blob(self.live.log, &subject, bytes).await {
                 Ok(hash) => return Ok(hash),
                 Err(error) if error.is_temporary() => {
-                    tracing::warn!(run = %self.live.run_id, %error, "the blob store does not answer; the run waits");
+                    tracing::warn!(run = %self.meta.run_id, %error, "the blob store does not answer; the run waits");
                     if self.pause_for(backoff.next().unwrap_or_default()).await {
                         return Err(Exit::Moved);
                     }

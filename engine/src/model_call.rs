@@ -27,7 +27,7 @@ impl Driver {
         self.partial = Partial::default();
         let mut seen = Seen::default();
         let called = Instant::now();
-        let (cancelled, stopping) = (self.live.cancelled.clone(), self.engine.stopping.clone());
+        let (cancelled, stopping) = (self.cancelled.clone(), self.engine.stopping.clone());
         let outcome = tokio::select! {
             biased;
             () = cancelled.cancelled() => None,
@@ -86,7 +86,7 @@ impl Driver {
 
     /// Whether the answer must have a shape: half of it has none, so it is shown as a whole.
     fn is_shaped(&self) -> bool {
-        self.live.hub.meta.output.is_some()
+        self.meta.output.is_some()
     }
 
     fn show_chat(&self, piece: ChatEvent, seen: &mut Seen) {

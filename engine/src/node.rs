@@ -182,6 +182,11 @@ pub(crate) async fn take_over(inner: &Arc<Inner>, log: LogId, lease: Lease) -> R
     let kept = state.keeps_frames() || !inner.store.frames().spans(log, &lease.tree).await?.is_empty();
     let hub = Hub::new(Arc::new(meta), (lease.epoch - 1) * EPOCH_FRAMES, kept);
     let live = LiveRun::new(log, lease.epoch, hub);
+    if state.cancel.is_some() {
+        // The runs under it are to end as well.
+        live.set_closing(true);
+        live.cancelled.cancel();
+    }
     let key = (log, lease.tree.clone());
     let before = inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, live.clone());
     // Of an earlier lease, which this node had lost without knowing it.

@@ -1,20 +1,22 @@
 //! From a run's fold to the events and the work that come next.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use daybook_domain::approval::{ApprovalRequested, call_hash};
 use daybook_domain::component::ComponentConfig;
 use daybook_domain::ids::ApprovalId;
 use daybook_domain::run::{
-    Ending, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled, RunEvent, RunFailed,
-    RunPaused, RunStage, RunState, RunStatus, RunSucceeded, ToolCallRequested, ToolOutcome, ToolOutcomeUnknown,
-    ToolRecord, after_a_crash, can_be_answered, needed,
+    ChildRef, Ending, MemberAsk, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled,
+    RunEvent, RunFailed, RunPaused, RunStage, RunState, RunStatus, RunSucceeded, Task, TaskChanged, TaskStatus,
+    ToolCallRequested, ToolOutcome, ToolOutcomeUnknown, ToolRecord, after_a_crash, can_be_answered, child_run_id,
+    needed,
 };
 use daybook_domain::session::{SessionEvent, SessionRunEnded};
 use daybook_domain::tool::{Effect, Gate, ToolSpec};
 use daybook_models::ChatRequest;
 use serde_json::{Map, Value};
 
+use crate::delegation::{Assignment, Order, read_order};
 use crate::history::Seen;
 use crate::prompt::{build_request, json_hash};
 use crate::registry::Checks;
@@ -52,6 +54,10 @@ pub(crate) struct ToolStart {
     pub idempotency_key: String,
     /// Why it is not called at all: what would have to be asked about it cannot be.
     pub refusal: Option<String>,
+    /// What it hands out, where it does that; or why it cannot.
+    pub order: Option<Result<Order, String>>,
+    /// Whether it was never started before.
+    pub fresh: bool,
 }
 
 /// Events to append together with what led to them, and the work after that.
@@ -61,7 +67,7 @@ pub(crate) struct Plan {
     pub session: Vec<SessionEvent>,
     /// Approvals that the run asks for.
     pub approvals: Vec<ApprovalRequested>,
-    /// Whether the run leaves its node: it ended, or waits for a person.
+    /// Whether the run ended or waits for a person.
     pub leaves: bool,
     pub action: Action,
 }
@@ -93,6 +99,8 @@ pub(crate) struct Planner<'a> {
     pub granted: bool,
     /// Tool calls that run in this process.
     pub in_flight: &'a HashSet<String>,
+    /// Calls whose child runs wait for a person.
+    pub waiting: &'a HashMap<String, Vec<MemberAsk>>,
     /// What arguments are held against before a person is asked about them.
     pub checks: &'a Checks,
     /// What an open model call had said, when it was dropped.
@@ -153,7 +161,13 @@ impl Planner<'_> {
     /// What may run starts beside what runs; when nothing does, a person is asked about the rest.
     fn tools(&self, state: &RunState, pending: Vec<ToolRecord>) -> Plan {
         let (mut events, mut starts, mut asked) = (Vec::new(), Vec::new(), Vec::new());
-        for tool in pending.into_iter().filter(|tool| !self.in_flight.contains(&tool.call.id)) {
+        let here = |id: &String| self.in_flight.contains(id) || self.waiting.contains_key(id);
+        for tool in pending.into_iter().filter(|tool| !here(&tool.call.id)) {
+            if !tool.children.is_empty() {
+                // The runs that carry it out are there: they go on, and nothing is requested anew.
+                starts.push(self.start(state, &tool, None));
+                continue;
+            }
             let lost = tool.attempts > 0 && !tool.again;
             if lost && tool.effect == Effect::Unsafe {
                 let (call_id, at_ms) = (tool.call.id, self.now_ms);
@@ -168,17 +182,18 @@ impl Planner<'_> {
                 Some(Err(refusal)) => Some(refusal),
                 None => None,
             };
-            let start = self.start(&tool, refusal);
+            let start = self.start(state, &tool, refusal);
             events.push(RunEvent::ToolCallRequested(ToolCallRequested {
                 call_id: start.call_id.clone(),
                 tool: start.tool.clone(),
                 idempotency_key: start.idempotency_key.clone(),
                 effect: if tool.attempts > 0 { tool.effect } else { self.effect(&tool.call.name) },
                 attempt: tool.attempts + 1,
+                children: self.children(state, &start),
                 frame: 0,
                 at_ms: self.now_ms,
-                children: Vec::new(),
             }));
+            events.extend(self.begun(state, &start));
             starts.push(start);
         }
         if starts.is_empty() && events.is_empty() && self.in_flight.is_empty() {
@@ -209,7 +224,44 @@ impl Planner<'_> {
         Some(checked.map(|()| requirement))
     }
 
-    fn start(&self, tool: &ToolRecord, refusal: Option<String>) -> ToolStart {
+    /// The runs that carry a call out.
+    fn children(&self, state: &RunState, start: &ToolStart) -> Vec<ChildRef> {
+        let (Some(Ok(Order::Hand(work))), Some(run)) = (&start.order, state.run_id()) else { return Vec::new() };
+        let child = |(at, work): (usize, &Assignment)| ChildRef {
+            run_id: child_run_id(run, &start.call_id, at),
+            component: work.member.component.clone(),
+        };
+        work.iter().enumerate().map(child).collect()
+    }
+
+    /// The tasks of the list that a call has begun.
+    fn begun(&self, state: &RunState, start: &ToolStart) -> Vec<RunEvent> {
+        let Some(Ok(Order::Hand(work))) = &start.order else { return Vec::new() };
+        let tasks = work.iter().filter_map(|work| state.task(work.task_id.as_ref()?));
+        let begun = |task: &Task| {
+            RunEvent::TaskChanged(TaskChanged {
+                task: Task { status: TaskStatus::InProgress, ..task.clone() },
+                frame: 0,
+                at_ms: self.now_ms,
+            })
+        };
+        tasks.map(begun).collect()
+    }
+
+    /// What a call hands out; `None` when it is code that carries it out.
+    fn order(&self, state: &RunState, tool: &ToolRecord) -> Option<Result<Order, String>> {
+        let team = self.config.agent()?.team.as_ref()?;
+        team.tools.iter().find(|spec| spec.name == tool.call.name)?;
+        let check = |arguments: Map<String, Value>| match self.checks.get(&tool.call.name) {
+            Some(check) => check.check(&arguments).map(|()| arguments).map_err(|error| error.to_string()),
+            None => Ok(arguments),
+        };
+        let arguments = tool.call.exactly().and_then(check);
+        let again = tool.attempts > 0;
+        Some(arguments.and_then(|arguments| read_order(team, &state.tasks, &tool.call.name, &arguments, again)))
+    }
+
+    fn start(&self, state: &RunState, tool: &ToolRecord, refusal: Option<String>) -> ToolStart {
         let known = Some(tool.idempotency_key.clone()).filter(|_| tool.attempts > 0);
         ToolStart {
             call_id: tool.call.id.clone(),
@@ -217,6 +269,8 @@ impl Planner<'_> {
             call: Box::new(tool.clone()),
             idempotency_key: known.unwrap_or_else(|| (self.fresh_id)().to_string()),
             refusal,
+            order: self.order(state, tool),
+            fresh: tool.attempts == 0,
         }
     }
 
@@ -245,7 +299,12 @@ impl Planner<'_> {
             }
             requirements.push(requirement);
         }
-        let paused = RunEvent::Paused(RunPaused { requirements, frame: 0, at_ms: self.now_ms, members: None.into() });
+        let mut members: Vec<MemberAsk> = Vec::new();
+        for tool in &state.tools {
+            members.extend(self.waiting.get(&tool.call.id).into_iter().flatten().cloned());
+        }
+        let members = Some(members).filter(|asks| !asks.is_empty()).into();
+        let paused = RunEvent::Paused(RunPaused { requirements, members, frame: 0, at_ms: self.now_ms });
         Plan { approvals, ..self.leave(state, paused, RunStatus::Paused) }
     }
 
@@ -297,14 +356,15 @@ impl Planner<'_> {
 
     fn leave(&self, state: &RunState, event: RunEvent, status: RunStatus) -> Plan {
         let mut session = Vec::new();
-        if let Some(run_id) = state.run_id().cloned() {
+        // Child runs never count in their session.
+        if let Some(run_id) = state.run_id().filter(|_| state.parent().is_none()).cloned() {
             session.push(SessionEvent::RunEnded(SessionRunEnded {
                 run_id,
                 status,
                 usage: state.usage.since(state.counted),
                 model: self.config.model().map(|model| (model.id.clone(), model.provider.clone())),
                 at: self.now_ms / 1000,
-                others: Default::default(),
+                others: state.spent.since(&state.counted_spent),
             }));
         }
         Plan { events: vec![event], session, leaves: true, ..Plan::only(Action::Stop) }

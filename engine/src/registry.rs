@@ -285,6 +285,18 @@ impl Registry {
         Arc::new(Component { hash: hash.to_owned(), tools, checks, model, config })
     }
 
+    /// The component and all that its runs run, at any depth, as far as they are known here.
+    pub(crate) fn tree(&self, component: &Arc<Component>) -> Vec<Arc<Component>> {
+        let (mut open, mut tree) = (vec![component.clone()], Vec::<Arc<Component>>::new());
+        while let Some(next) = open.pop() {
+            if tree.iter().all(|known| known.hash != next.hash) {
+                open.extend(next.config.children().into_iter().filter_map(|(_, hash)| self.by_hash(hash).cloned()));
+                tree.push(next);
+            }
+        }
+        tree
+    }
+
     /// What this server can run, also of what only earlier runs need: it claims no other runs.
     pub fn abilities(&self) -> Abilities {
         let all = self.by_hash.values().chain(self.retired.components.values());

@@ -42,7 +42,10 @@ pub(crate) async fn listen(inner: Arc<Inner>, log: LogId, mut position: u64) {
                 let mut freed = HashSet::new();
                 for (kind, stream) in signals {
                     match (kind.as_str(), stream.as_run(), stream.as_session()) {
-                        ("RunCancelRequested", Some(run), _) => inner.live(log, &run).iter().for_each(cancel),
+                        ("RunCancelRequested", Some(run), _) => {
+                            inner.live(log, &run).iter().for_each(cancel);
+                            inner.stops().get(&(log, run)).iter().for_each(|stop| stop.cancel());
+                        }
                         ("SessionRunEnded", _, Some(session)) => drop(freed.insert(session)),
                         _ => {}
                     }

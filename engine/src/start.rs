@@ -26,7 +26,7 @@ use crate::live::LiveRun;
 use crate::plan::{Partial, Plan, Planner};
 use crate::registry::Component;
 use crate::sessions::Known;
-use crate::settle::{meta_of, refused};
+use crate::settle::{meta_of, refused, tools_of};
 
 /// Media above this many bytes go to the blob store; events stay small.
 const INLINE_BYTES: usize = 64 * 1024;
@@ -167,6 +167,7 @@ impl Start<'_> {
             history: history.as_ref().map(History::as_seen).unwrap_or_default(),
             granted: goes_now,
             in_flight: &Default::default(),
+            waiting: &Default::default(),
             checks: &Default::default(),
             partial: Partial::default(),
             session_state: Map::new(),
@@ -232,7 +233,7 @@ impl Start<'_> {
                 node: self.inner.node_id.clone(),
                 epoch: 1,
                 component: self.command.component.to_string(),
-                tools: self.agent.config.tools().iter().map(|tool| tool.name.clone()).collect(),
+                tools: tools_of(&self.inner.registry().tree(&self.agent)),
             },
             meta: meta_of(self.envelope, self.inner.now_ms()),
         }
@@ -260,7 +261,7 @@ impl Start<'_> {
             let mut shown = RunState::default();
             for event in &accepted.run_events {
                 shown.evolve(event);
-                hub.push(shown.updated_ms / 1000, frames_of(event, &shown).1);
+                hub.push(shown.updated_ms / 1000, &hub.meta, frames_of(event, &shown).1);
             }
             let live = LiveRun::new(self.log, 1, hub);
             let key = (self.log, self.run_id.clone());

@@ -21,16 +21,16 @@ const TOLD: usize = 10;
 pub(crate) fn lacking(
     nodes: &[Option<Abilities>],
     component: &str,
-    model: Option<&str>,
+    models: &[String],
     tools: &[String],
 ) -> Option<String> {
     let nodes: Vec<&Abilities> = nodes.iter().map(Option::as_ref).collect::<Option<_>>()?;
     let has = |names: &[String], name: &str| names.iter().any(|known| known == name);
     let lacks = |node: &Abilities| {
         let component = Some(component).filter(|name| !has(&node.components, name)).map(spoken);
-        let model = model.filter(|key| !has(&node.models, key)).map(|key| format!("the model {key:?}"));
+        let models = models.iter().filter(|key| !has(&node.models, key)).map(|key| format!("the model {key:?}"));
         let tools = tools.iter().filter(|name| !has(&node.tools, name)).map(|name| format!("the tool {name:?}"));
-        component.into_iter().chain(model).chain(tools).collect::<Vec<String>>()
+        component.into_iter().chain(models).chain(tools).collect::<Vec<String>>()
     };
     let fewest = nodes.into_iter().map(lacks).min_by_key(Vec::len);
     // Without any node, everything is lacking.
@@ -69,7 +69,7 @@ pub(crate) async fn look_for_stranded(inner: &Arc<Inner>) -> Result<(), StoreErr
     let mut stranded = BTreeMap::new();
     for lease in leases {
         // Who came meanwhile and has everything claims it.
-        let Some(lacks) = lacking(&nodes, &lease.component, None, &lease.tools) else { continue };
+        let Some(lacks) = lacking(&nodes, &lease.component, &[], &lease.tools) else { continue };
         let run = lease.tree;
         let new = !before.contains_key(&run);
         if (new || again.contains(&run)) && is_to_be_cancelled(inner, log, &run).await {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn what_is_lacking_is_what_the_best_node_lacks() {
         let tools = ["search".to_owned(), "mail".to_owned()];
-        let of = |nodes: &[Option<Abilities>]| lacking(nodes, "agent:a", Some("m"), &tools);
+        let of = |nodes: &[Option<Abilities>]| lacking(nodes, "agent:a", &["m".to_owned()], &tools);
         let whole = node(&["agent:a"], &["m"], &["mail", "search"]);
         let half = node(&["agent:a"], &["m"], &["mail"]);
         let other = node(&["agent:b"], &["n"], &["search"]);
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(of(&[other, half]).unwrap(), r#"the tool "search""#, "what another has is of no use there");
         assert_eq!(of(&[]).unwrap(), r#"the agent "a", the model "m", the tool "search", the tool "mail""#);
         let many: Vec<String> = (0..12).map(|n| n.to_string()).collect();
-        let told = lacking(&[node(&["agent:a"], &[], &[])], "agent:a", None, &many).unwrap();
+        let told = lacking(&[node(&["agent:a"], &[], &[])], "agent:a", &[], &many).unwrap();
         assert!(told.ends_with(r#"the tool "9", and 2 more"#), "{told}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use backon::Retryable;
 use daybook_domain::long_result::WholeResult;
-use daybook_domain::run::{RunEvent, ToolCallCompleted, ToolCallFailed, ToolOutcomeUnknown};
+use daybook_domain::run::{MemberAsk, RunEvent, RunState, ToolCallCompleted, ToolCallFailed, ToolOutcomeUnknown};
 use daybook_domain::session::{SessionEvent, SessionStateChanged, StatePatch};
 use daybook_domain::tool::Effect;
 use daybook_tools::{Tool, ToolContext, ToolError, ToolOutput};
@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::drive::{Driver, Exit};
 use crate::frame::FrameBody;
+use crate::hand_out::Handed;
 use crate::plan::{Action, ToolStart};
 use crate::secrets::{LOST_SECRET, lost_a_secret};
 use crate::start::to_blobs;
@@ -28,14 +29,25 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// The most characters of one word about how far a tool is.
 const MOST_PROGRESS: usize = 4096;
 
+/// What came of a call that was started.
+pub(crate) enum End {
+    /// It has an outcome.
+    Call(Box<ToolEnd>),
+    /// A run that carries it out waits for a person.
+    Waits { call_id: String, asks: Vec<MemberAsk> },
+    /// A run that carries it out goes on elsewhere.
+    Moved { call_id: String },
+}
+
 /// How a tool call ended.
 pub(crate) struct ToolEnd {
-    call_id: String,
-    result: Result<ToolOutput, String>,
+    pub call_id: String,
+    pub result: Result<ToolOutput, String>,
     /// Where all of it is, when it was too long.
-    whole: Option<WholeResult>,
-    patch: StatePatch,
-    duration: f64,
+    pub whole: Option<WholeResult>,
+    pub patch: StatePatch,
+    pub duration: f64,
+    pub handed: Handed,
 }
 
 impl Driver {
@@ -51,25 +63,37 @@ impl Driver {
     }
 
     async fn start_tool(&mut self, start: ToolStart, state: Map<String, Value>) {
+        self.in_flight.insert(start.call_id.clone());
+        if let Some(order) = &start.order {
+            // The runs that carry it out look themselves whether they may begin.
+            let handed = self.hand_out(&start, order.clone());
+            self.tools.spawn(handed);
+            return;
+        }
         let mut call = Some(run_tool(start.call_id.clone(), self.context(&start, state), self.prepare(&start)));
-        // A call that was not started has no outcome; the cancel that prevented it records that.
-        self.in_flight.insert(start.call_id);
         let live = self.live.clone();
         let stopping = self.engine.stopping.clone();
-        while live.start_unless_closing(|| call.take().map(|call| self.tools.spawn(call))).is_none() {
-            tokio::select! {
-                () = live.may_start() => {}
-                () = live.cancelled.cancelled() => {
-                    tracing::debug!(run = %live.run_id, "a tool was not started: the run is being cancelled");
+        // A call that was not started has no outcome; the cancel that prevented it records that.
+        loop {
+            match live.start_unless_closing(|| call.take().map(|call| self.tools.spawn(call))) {
+                Some(stop) => {
+                    self.stops.extend(stop.map(|stop| (start.call_id, stop)));
                     return;
                 }
-                () = stopping.cancelled() => return,
+                None => tokio::select! {
+                    () = live.may_start() => {}
+                    () = self.cancelled.cancelled() => {
+                        tracing::debug!(run = %self.meta.run_id, "a tool was not started: the run is being cancelled");
+                        return;
+                    }
+                    () = stopping.cancelled() => return,
+                },
             }
         }
     }
 
     fn context(&self, start: &ToolStart, state: Map<String, Value>) -> ToolContext {
-        let meta = &self.live.hub.meta;
+        let meta = &self.meta;
         let mut context = ToolContext::new(
             meta.run_id.clone(),
             meta.session_id.clone(),
@@ -78,7 +102,7 @@ impl Driver {
             start.idempotency_key.clone(),
             state,
         );
-        context.cancelled = self.live.cancelled.clone();
+        context.cancelled = self.cancelled.clone();
         let dependencies = self.state.accepted.as_ref().and_then(|accepted| accepted.dependencies.get().cloned());
         context.dependencies = Arc::new(dependencies.flatten().unwrap_or_default());
         let (show, engine) = (self.progress.0.clone(), self.engine.clone());
@@ -129,46 +153,103 @@ impl Driver {
         };
         tokio::pin!(out_of_time);
         loop {
-            tokio::select! {
+            let ended = tokio::select! {
                 biased;
-                () = self.live.cancelled.cancelled() => return self.drop_tools().await,
+                () = self.cancelled.cancelled() => return self.drop_tools().await,
                 // Before the ends: what a tool told is shown before it has ended.
-                Some(progress) = self.progress.1.recv() => self.show_piece(progress),
-                ended = self.tools.join_next() => return match ended {
-                    Some(Ok(end)) => self.tools_ended(end).await,
+                Some(progress) = self.progress.1.recv() => {
+                    self.show_piece(progress);
+                    continue;
+                }
+                ended = self.tools.join_next() => match ended {
+                    Some(Ok(end)) => end,
                     // Only an aborted task fails, and only a cancel aborts; nothing started means that a cancel closed
                     // the gate, whose token comes, or that the node is stopping.
                     Some(Err(_)) | None => tokio::select! {
-                        () = self.live.cancelled.cancelled() => self.drop_tools().await,
-                        () = &mut out_of_time => Err(Exit::Moved),
+                        () = self.cancelled.cancelled() => return self.drop_tools().await,
+                        () = &mut out_of_time => return Err(Exit::Moved),
                     },
                 },
                 () = &mut out_of_time => return Err(Exit::Moved),
+            };
+            let ends = self.gather(ended).await;
+            if !ends.is_empty() {
+                return self.tools_ended(ends).await;
+            }
+            if self.in_flight.is_empty() {
+                self.look_at_waiting().await?;
+                return self.advance(Vec::new(), Vec::new()).await;
             }
         }
     }
 
-    /// Commits what ended, in the order of the calls. When others still run, it waits a moment for those that are about
-    /// to end: they share the commit.
-    async fn tools_ended(&mut self, first: ToolEnd) -> Result<Action, Exit> {
-        let mut ends = vec![first];
-        if self.in_flight.len() > 1 {
+    /// The outcomes that have come. When other calls still run, it waits a moment for those that are about to end: they
+    /// share the commit.
+    async fn gather(&mut self, first: End) -> Vec<ToolEnd> {
+        let mut ends = Vec::new();
+        self.take_end(first, &mut ends);
+        if !ends.is_empty() && !self.in_flight.is_empty() {
             tokio::time::sleep(GATHER).await;
-            while let Some(Ok(end)) = self.tools.try_join_next() {
-                ends.push(end);
+        }
+        while let Some(Ok(end)) = self.tools.try_join_next() {
+            self.take_end(end, &mut ends);
+        }
+        ends
+    }
+
+    fn take_end(&mut self, end: End, ends: &mut Vec<ToolEnd>) {
+        let call_id = match end {
+            End::Call(mut end) => {
+                let children = std::mem::take(&mut end.handed.children);
+                let known = children.into_iter().filter_map(|child| Some((child.state.run_id()?.clone(), child)));
+                self.ended.extend(known);
+                let call_id = end.call_id.clone();
+                ends.push(*end);
+                call_id
+            }
+            End::Waits { call_id, asks } => {
+                self.waiting.insert(call_id.clone(), asks);
+                call_id
+            }
+            End::Moved { call_id } => {
+                self.moved = true;
+                call_id
+            }
+        };
+        self.in_flight.remove(&call_id);
+        self.stops.remove(&call_id);
+    }
+
+    /// Goes on with calls whose runs were answered since they paused.
+    async fn look_at_waiting(&mut self) -> Result<(), Exit> {
+        for call_id in self.waiting.keys().cloned().collect::<Vec<_>>() {
+            let mut open = RunState { accepted: self.state.accepted.clone(), ..RunState::default() };
+            open.tools.extend(self.state.tool(&call_id).cloned());
+            if self.engine.asks_below(self.live.log, &open).await?.is_empty() {
+                self.waiting.remove(&call_id);
             }
         }
+        Ok(())
+    }
+
+    /// Commits what ended, in the order of the calls.
+    async fn tools_ended(&mut self, ends: Vec<ToolEnd>) -> Result<Action, Exit> {
         while let Ok(progress) = self.progress.1.try_recv() {
             self.show_piece(progress);
         }
+        let (facts, session) = self.outcomes(ends).await?;
+        self.advance(facts, session).await
+    }
+
+    async fn outcomes(&mut self, mut ends: Vec<ToolEnd>) -> Result<(Vec<RunEvent>, Vec<SessionEvent>), Exit> {
         ends.sort_by_key(|end| self.state.tools.iter().position(|tool| tool.call.id == end.call_id));
-        let (mut facts, mut session) = (Vec::new(), Vec::new());
+        let (mut facts, mut session, mut tasks) = (Vec::new(), Vec::new(), self.state.tasks.clone());
         for mut end in ends {
-            self.in_flight.remove(&end.call_id);
+            self.change_tasks(&mut end, &mut tasks, &mut facts);
             self.keep(&mut end).await?;
             self.outcome(end, &mut facts, &mut session);
         }
-        self.advance(facts, session).await
+        Ok((facts, session))
     }
 
     /// Makes an outcome fit to be recorded: without secrets, and with what is large in the blob store.
@@ -179,19 +260,20 @@ impl Driver {
         let stored = to_blobs(&self.engine.store, self.live.log, &self.live.subject(), &mut output.media).await;
         if let Err(error) = stored {
             // Nothing is lost by it: the event is larger.
-            tracing::warn!(run = %self.live.run_id, %error, "the media of a tool stay in its event");
+            tracing::warn!(run = %self.meta.run_id, %error, "the media of a tool stay in its event");
         }
         Ok(())
     }
 
     fn outcome(&self, end: ToolEnd, facts: &mut Vec<RunEvent>, session: &mut Vec<SessionEvent>) {
         let (call_id, duration, at_ms) = (end.call_id, end.duration, self.engine.now_ms());
-        let whole = end.whole.into();
+        let (whole, handed) = (end.whole.into(), end.handed);
+        let (answers, fatal, spent) = (handed.answers, handed.fatal, handed.spent);
         facts.push(match end.result {
             Ok(result) => {
                 if !end.patch.is_empty() {
                     session.push(SessionEvent::StateChanged(SessionStateChanged {
-                        run_id: Some(self.live.run_id.clone()),
+                        run_id: Some(self.meta.run_id.clone()),
                         patch: self.clean(end.patch).into(),
                         at: at_ms / 1000,
                     }));
@@ -206,8 +288,8 @@ impl Driver {
                     duration,
                     frame: 0,
                     at_ms,
-                    answers: false,
-                    spent: Default::default(),
+                    answers,
+                    spent,
                 })
             }
             Err(error) => {
@@ -219,8 +301,8 @@ impl Driver {
                     duration,
                     frame: 0,
                     at_ms,
-                    fatal: false,
-                    spent: Default::default(),
+                    fatal,
+                    spent,
                 })
             }
         });
@@ -231,18 +313,32 @@ impl Driver {
         patch
     }
 
-    /// The run was cancelled: what runs is stopped, and nobody knows how far it came.
+    /// The run was cancelled: code is stopped, and nobody knows how far it came; runs under this one end by themselves.
     async fn drop_tools(&mut self) -> Result<Action, Exit> {
-        self.tools.shutdown().await;
-        let unknown = self.unknown();
+        let code: Vec<String> = self.code_in_flight();
+        self.stops.drain().for_each(|(_, stop)| stop.abort());
+        let mut ends = Vec::new();
+        while let Some(ended) = self.tools.join_next().await {
+            if let Ok(end) = ended {
+                self.take_end(end, &mut ends);
+            }
+        }
+        self.waiting.clear();
+        let (mut facts, session) = self.outcomes(ends).await?;
+        let at_ms = self.engine.now_ms();
+        let lost = code.into_iter().filter(|call_id| self.in_flight.remove(call_id));
+        let unknown: Vec<String> = lost.collect();
+        facts.extend(
+            unknown.into_iter().map(|call_id| RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id, at_ms })),
+        );
         self.catch_up().await?;
-        self.advance(unknown, Vec::new()).await
+        self.advance(facts, session).await
     }
 
-    fn unknown(&mut self) -> Vec<RunEvent> {
-        let at_ms = self.engine.now_ms();
-        let event = |call_id| RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id, at_ms });
-        self.in_flight.drain().map(event).collect()
+    /// The calls under way that no run carries out, also those that a cancel kept from being started.
+    fn code_in_flight(&self) -> Vec<String> {
+        let handed = |id: &str| self.state.tool(id).is_some_and(|tool| self.handing(&tool.call.name));
+        self.in_flight.iter().filter(|id| !handed(id)).cloned().collect()
     }
 }
 
@@ -254,7 +350,7 @@ struct Prepared {
     retries: u32,
 }
 
-async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, String>) -> ToolEnd {
+async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, String>) -> End {
     let started = Instant::now();
     let result = match call {
         Err(error) => Err(error),
@@ -266,7 +362,8 @@ async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, 
         }
     };
     let patch = if result.is_ok() { context.patch() } else { StatePatch::default() };
-    ToolEnd { call_id, result, whole: None, patch, duration: started.elapsed().as_secs_f64() }
+    let duration = started.elapsed().as_secs_f64();
+    End::Call(Box::new(ToolEnd { call_id, result, whole: None, patch, duration, handed: Handed::default() }))
 }
 
 /// All attempts together have the time of one call.

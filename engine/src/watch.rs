@@ -1,16 +1,17 @@
 //! Watching a run: what was missed, then what comes; from memory on the run's own node, from the table anywhere.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, StreamId};
-use daybook_domain::run::{RunState, RunStatus};
+use daybook_domain::run::{RunEvent, RunState, RunStatus};
 use daybook_store::{Durability, FrameChunk};
 
+use crate::detail::RunDetail;
 use crate::drive::{Driver, Exit};
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
 use crate::error::QueryError;
 use crate::frame::{Frame, RunMeta, StoredFrame, frames_of};
 use crate::frame_writer::chunk;
@@ -51,8 +52,10 @@ pub struct Watch {
     engine: Engine,
     log: LogId,
     run: RunId,
-    /// What all frames have in common; a run of another agent or session is not the one a caller asked for.
+    /// The run itself; one of another component or session is not the one a caller asked for.
     pub meta: Arc<RunMeta>,
+    /// The runs under it whose frames have come.
+    below: HashMap<RunId, Arc<RunMeta>>,
     /// Where the run stood when the watch began.
     pub status: RunStatus,
     /// Whether frames are still to come.
@@ -86,7 +89,7 @@ impl Watch {
         let Some(meta) = RunMeta::of(&state, &config).map(Arc::new) else { return Ok(None) };
         let ended = over(state.status);
         let source = if ended { Source::Ended } else { Source::Table };
-        let begun_at = if ended { u64::MAX } else { last_index(&engine, log, &run).await? };
+        let begun_at = if ended { u64::MAX } else { last_index(&engine.inner, log, &run).await? };
         Ok(Some(Self::new(engine, log, run, meta, state.status, after, begun_at, source)))
     }
 
@@ -104,7 +107,8 @@ impl Watch {
         let live = !matches!(source, Source::Ended);
         let queue = VecDeque::new();
         let (last, caught_up, asked) = (after, false, None);
-        Self { engine, log, run, meta, status, live, last, begun_at, caught_up, source, queue, asked }
+        let below = HashMap::new();
+        Self { engine, log, run, meta, below, status, live, last, begun_at, caught_up, source, queue, asked }
     }
 
     /// How many frames there were when the watch began: after the one it was opened at, and in all.
@@ -123,7 +127,7 @@ impl Watch {
             after = after.max(Some(last));
         }
         if matches!(self.source, Source::Ended) && (!spans.is_empty() || self.was_streamed().await?) {
-            let rest = event_frames(&self.engine, self.log, &self.run, &self.meta, after).await?;
+            let rest = event_frames(&self.engine.inner, self.log, &self.run, after).await?;
             spans.extend(rest.iter().map(|frame| frame.index..frame.index + 1));
         }
         // What came since is shown as it comes: it was not missed.
@@ -238,7 +242,7 @@ impl Watch {
         // Who watched while it ran sees its end, also when its node kept nothing.
         let any = self.live || self.last.is_some() || !self.table_is_empty().await?;
         if any || self.was_streamed().await? {
-            let rest = event_frames(&self.engine, self.log, &self.run, &self.meta, self.last).await?;
+            let rest = event_frames(&self.engine.inner, self.log, &self.run, self.last).await?;
             self.queue.extend(rest);
         }
         Ok(())
@@ -253,13 +257,25 @@ impl Watch {
         let chunks = self.engine.inner.store.frames().read(self.log, &self.run, self.last, AT_ONCE).await?;
         // Chunks may overlap: what was written, but perhaps not safely, is written again.
         let mut last = self.last;
-        for frame in chunks.iter().flat_map(|chunk| frames_in(chunk, &self.meta)) {
-            if last.is_none_or(|last| frame.index > last) {
-                last = Some(frame.index);
-                self.queue.push_back(Arc::new(frame));
+        for stored in chunks.iter().flat_map(stored_in) {
+            if last.is_none_or(|last| stored.i > last) {
+                last = Some(stored.i);
+                let run = self.meta_of(stored.r.as_ref()).await?;
+                self.queue.push_back(Arc::new(Frame::new(stored.i, stored.at, run, stored.body)));
             }
         }
         Ok(!self.queue.is_empty())
+    }
+
+    /// The run a stored frame is of.
+    async fn meta_of(&mut self, run: Option<&RunId>) -> Result<Arc<RunMeta>, QueryError> {
+        let Some(run) = run else { return Ok(self.meta.clone()) };
+        if let Some(known) = self.below.get(run) {
+            return Ok(known.clone());
+        }
+        let Some(meta) = self.engine.inner.meta_of(self.log, run).await? else { return Ok(self.meta.clone()) };
+        self.below.insert(run.clone(), meta.clone());
+        Ok(meta)
     }
 }
 
@@ -269,52 +285,94 @@ fn over(status: RunStatus) -> bool {
 }
 
 /// The index after the last one in the table.
-async fn last_index(engine: &Engine, log: LogId, run: &RunId) -> Result<u64, QueryError> {
-    let spans = engine.inner.store.frames().spans(log, run).await?;
+async fn last_index(engine: &Inner, log: LogId, run: &RunId) -> Result<u64, QueryError> {
+    let spans = engine.store.frames().spans(log, run).await?;
     Ok(spans.into_iter().map(|(_, last)| last + 1).max().unwrap_or(0))
 }
 
-fn frames_in(chunk: &FrameChunk, meta: &Arc<RunMeta>) -> Vec<Frame> {
+fn stored_in(chunk: &FrameChunk) -> Vec<StoredFrame> {
     // A shape this program does not know was written by a newer one: the log still has what matters.
-    let stored: Vec<StoredFrame> = serde_json::from_slice(&chunk.body).unwrap_or_default();
-    stored.into_iter().map(|frame| Frame::new(frame.i, frame.at, meta.clone(), frame.body)).collect()
+    serde_json::from_slice(&chunk.body).unwrap_or_default()
 }
 
-/// The frames made of events whose index is above `after`: the same as were shown when the events happened.
+impl Inner {
+    /// What all frames of a run have in common; `None` when it was never accepted.
+    async fn meta_of(&self, log: LogId, run: &RunId) -> Result<Option<Arc<RunMeta>>, QueryError> {
+        let first = self.store.read_event(log, &StreamId::run(run), 1).await?;
+        let Some(DomainEvent::Run(RunEvent::Accepted(accepted))) = first.map(|recorded| recorded.event) else {
+            return Ok(None);
+        };
+        let config = self.config(log, &accepted.config_hash).await?;
+        Ok(Some(Arc::new(RunMeta::accepted(&accepted, &config))))
+    }
+}
+
+/// The frames made of events of a run tree whose index is above `after`: the same as were shown when the events happened.
 async fn event_frames(
-    engine: &Engine,
+    engine: &Inner,
     log: LogId,
-    run: &RunId,
-    meta: &Arc<RunMeta>,
+    root: &RunId,
     after: Option<u64>,
 ) -> Result<Vec<Arc<Frame>>, QueryError> {
-    let mut state = RunState::default();
     let mut frames = Vec::new();
-    for recorded in engine.inner.store.read_stream(log, &StreamId::run(run), 0).await? {
-        let DomainEvent::Run(event) = &recorded.event else { continue };
+    frames_of_run(engine, log, root, after, &mut frames).await?;
+    frames.sort_by_key(|frame| frame.index);
+    Ok(frames)
+}
+
+/// Adds the frames of a run and of those under it; gives the run, as its parent's last frame tells of it.
+async fn frames_of_run(
+    engine: &Inner,
+    log: LogId,
+    run: &RunId,
+    after: Option<u64>,
+    frames: &mut Vec<Arc<Frame>>,
+) -> Result<Option<RunDetail>, QueryError> {
+    let recorded = engine.store.read_stream(log, &StreamId::run(run), 0).await?;
+    let events: Vec<&RunEvent> = recorded
+        .iter()
+        .filter_map(|recorded| match &recorded.event {
+            DomainEvent::Run(event) => Some(event),
+            _ => None,
+        })
+        .collect();
+    let Some(RunEvent::Accepted(accepted)) = events.first() else { return Ok(None) };
+    let config = engine.config(log, &accepted.config_hash).await?;
+    let meta = Arc::new(RunMeta::accepted(accepted, &config));
+    let (mut state, mut below, mut seen) = (RunState::default(), HashMap::new(), HashSet::new());
+    for event in events {
         state.evolve(event);
+        let new: Vec<RunId> =
+            state.children().map(|child| child.run_id.clone()).filter(|id| seen.insert(id.clone())).collect();
+        for child in new {
+            let detail = Box::pin(frames_of_run(engine, log, &child, after, frames)).await?;
+            below.extend(detail.map(|detail| (child, detail)));
+        }
+        let children = || state.children().filter_map(|child| below.get(&child.run_id)).cloned().collect();
         let (first, bodies) = frames_of(event, &state);
-        for (index, body) in (first..).zip(bodies) {
+        for (index, mut body) in (first..).zip(bodies) {
+            body.with_children(children);
             if after.is_none_or(|after| index > after) {
                 frames.push(Arc::new(Frame::new(index, state.updated_ms / 1000, meta.clone(), body)));
             }
         }
     }
-    Ok(frames)
+    let children = state.children().filter_map(|child| below.get(&child.run_id)).cloned().collect();
+    Ok(Some(RunDetail { state, config, history: Vec::new(), children }))
 }
 
 impl Driver {
-    /// Puts into the table what a dead node committed but had not written there, so that watchers miss no event.
+    /// Puts into the table what a dead node committed but had not written there, so that watchers miss no event. Done for
+    /// the whole tree, by the run at the top.
     pub(crate) async fn repair_frames(&self) -> Result<(), Exit> {
-        if !self.live.hub.is_kept() {
+        if !self.live.hub.is_kept() || !self.is_root() {
             return Ok(());
         }
-        let engine = Engine { inner: self.engine.clone() };
-        let written = last_index(&engine, self.live.log, &self.live.run_id).await?.checked_sub(1);
-        let meta = &self.live.hub.meta;
-        let missing = event_frames(&engine, self.live.log, &self.live.run_id, meta, written).await?;
+        let (log, root) = (self.live.log, &self.live.run_id);
+        let written = last_index(&self.engine, log, root).await?.checked_sub(1);
+        let missing = event_frames(&self.engine, log, root, written).await?;
         // Each alone: between them lay text that nobody has any more.
-        let chunks = missing.chunks(1).filter_map(|frame| chunk(self.live.log, frame, &self.live.subject()));
+        let chunks = missing.chunks(1).filter_map(|frame| chunk(log, root, frame, &self.live.subject()));
         let chunks: Vec<FrameChunk> = chunks.collect();
         self.engine.store.frames().put(&chunks, Durability::Now).await?;
         Ok(())

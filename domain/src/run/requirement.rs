@@ -7,7 +7,7 @@ use super::feedback::chosen;
 use super::input::{InputField, input_fields};
 use super::state::RunStatus;
 use super::tools::ToolRecord;
-use crate::ids::ApprovalId;
+use crate::ids::{ApprovalId, RunId};
 use crate::tool::{Gate, ToolSpec};
 
 /// What the model is told of a call that was rejected without a note.
@@ -89,6 +89,9 @@ pub enum Decision {
 /// An answer as callers give it: whichever part fits what is asked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
+    /// The run that asks, where the caller names it: one under the run that is continued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// The tool call.
     pub call_id: String,
     /// The tool, where the caller names it.

@@ -88,4 +88,9 @@ impl RunState {
     pub fn children(&self) -> impl Iterator<Item = &ChildRef> {
         self.tools.iter().flat_map(|tool| &tool.children)
     }
+
+    /// Those of them that carry out calls without an outcome.
+    pub fn open_children(&self) -> impl Iterator<Item = &ChildRef> {
+        self.tools.iter().filter(|tool| tool.outcome.is_none()).flat_map(|tool| &tool.children)
+    }
 }
