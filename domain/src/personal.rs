@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -114,7 +114,7 @@ pub fn join<T: DeserializeOwned>(payload: &str, personal: Option<&str>) -> serde
 
 enum Mode {
     Plain,
-    Aside(usize),
+    Aside,
     Erased,
 }
 
@@ -142,32 +142,33 @@ impl<T: Serialize> Serialize for Personal<T> {
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Personal<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let raw = raw.get();
-        if raw == "null" {
-            return Ok(Self::Erased);
-        }
         let mode = ASIDE.with(|cell| match &*cell.borrow() {
-            None | Some(Aside::Writing(_)) => Ok(Mode::Plain),
-            Some(Aside::Erased) => Ok(Mode::Erased),
-            Some(Aside::Reading(_)) => raw.parse().map(Mode::Aside).map_err(serde::de::Error::custom),
-        })?;
+            None | Some(Aside::Writing(_)) => Mode::Plain,
+            Some(Aside::Erased) => Mode::Erased,
+            Some(Aside::Reading(_)) => Mode::Aside,
+        });
         match mode {
-            Mode::Erased => Ok(Self::Erased),
+            Mode::Erased => IgnoredAny::deserialize(deserializer).map(|_| Self::Erased),
             Mode::Plain => {
-                let (value,) = serde_json::from_str::<(T,)>(raw).map_err(serde::de::Error::custom)?;
-                Ok(Self::Known(value))
+                let value = Option::<(T,)>::deserialize(deserializer)?;
+                Ok(value.map_or(Self::Erased, |(value,)| Self::Known(value)))
             }
-            Mode::Aside(at) => {
-                let text = ASIDE.with(|cell| match &*cell.borrow() {
-                    Some(Aside::Reading(values)) => values.get(at).map(|value| value.get().to_owned()),
-                    _ => None,
-                });
-                let text = text.ok_or_else(|| serde::de::Error::custom("a personal value is missing"))?;
-                serde_json::from_str(&text).map(Self::Known).map_err(serde::de::Error::custom)
-            }
+            Mode::Aside => match Option::<usize>::deserialize(deserializer)? {
+                Some(at) => aside(at).map(Self::Known).map_err(serde::de::Error::custom),
+                None => Ok(Self::Erased),
+            },
         }
     }
+}
+
+/// The value of this number in the side list.
+fn aside<T: DeserializeOwned>(at: usize) -> Result<T, String> {
+    let text = ASIDE.with(|cell| match &*cell.borrow() {
+        Some(Aside::Reading(values)) => values.get(at).map(|value| value.get().to_owned()),
+        _ => None,
+    });
+    let text = text.ok_or("a personal value is missing")?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -208,5 +209,21 @@ mod tests {
         let text = serde_json::to_string(&note()).unwrap();
         assert!(text.contains("secret"));
         assert_eq!(serde_json::from_str::<Note>(&text).unwrap(), note());
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "t")]
+    enum Shown {
+        Note(Note),
+    }
+
+    #[test]
+    fn personal_values_are_read_inside_tagged_shapes() {
+        let shown = Shown::Note(note());
+        let text = serde_json::to_string(&shown).unwrap();
+        assert_eq!(serde_json::from_str::<Shown>(&text).unwrap(), shown);
+        assert_eq!(serde_json::from_value::<Shown>(serde_json::to_value(&shown).unwrap()).unwrap(), shown);
+        let (payload, aside) = split(&shown).unwrap();
+        assert_eq!(join::<Shown>(&payload, aside.as_deref()).unwrap(), shown);
     }
 }
