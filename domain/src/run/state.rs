@@ -11,7 +11,7 @@ use super::event::{
 use super::requirement::Requirement;
 use super::task::Task;
 use super::tools::{Attached, ToolOutcome, ToolRecord};
-use crate::component::ComponentRef;
+use crate::component::{ComponentKind, ComponentRef};
 use crate::ids::{RunId, SessionId, UserId};
 use crate::message::{CallMetrics, Message, Role, ToolCall};
 use crate::session::Admission;
@@ -292,7 +292,8 @@ impl RunState {
                 let error = e.error.get().cloned().unwrap_or_default();
                 let attached = Attached { media: Vec::new(), whole: e.whole.get().cloned().flatten() };
                 if e.fatal {
-                    self.failure = Some((ErrorKind::MemberError, error.clone()));
+                    // What failed first is why; the others were stopped for it.
+                    self.failure.get_or_insert_with(|| (ErrorKind::MemberError, error.clone()));
                 }
                 self.tool_ended(&e.call_id, ToolOutcome::Failed(error), e.duration, e.at_ms, attached);
                 self.spent.extend(&e.spent);
@@ -313,7 +314,9 @@ impl RunState {
                 self.paused_frame = Some(e.frame);
                 self.duration = self.accepted.as_ref().map(|accepted| seconds_between(accepted.at_ms, e.at_ms));
                 self.asked(&e.requirements, e.at_ms);
-                self.saw(e.frame + 2, e.at_ms);
+                // That its text is complete, which an agent says first, is a frame of its own.
+                let agent = self.component().is_none_or(|component| component.kind == ComponentKind::Agent);
+                self.saw(e.frame + 1 + u64::from(agent), e.at_ms);
             }
             RunEvent::RequirementResolved(e) => {
                 self.resolved(e);

@@ -11,4 +11,6 @@ mod pauses;
 mod repairs;
 mod runs;
 mod stranded;
+mod team_trouble;
+mod teams;
 mod world;

@@ -234,7 +234,11 @@ impl World {
 
     /// With this agent, and these tools beside the counted ones.
     pub async fn engine_of(&self, config: AgentConfig, more: ToolSet) -> Engine {
-        let registry = self.registry(config, more);
+        self.engine_from(self.registry(config, more)).await
+    }
+
+    /// That can run these.
+    pub async fn engine_from(&self, registry: Registry) -> Engine {
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let ports = Ports {
             clock: Arc::new(move || clock.load(Ordering::SeqCst)),
@@ -248,6 +252,12 @@ impl World {
     pub fn registry(&self, config: AgentConfig, more: ToolSet) -> Registry {
         let mut registry = Registry::default();
         registry.add_model("main", self.model.clone());
+        registry.add_agent(config, self.tools(more), Listing::Public).unwrap();
+        registry
+    }
+
+    /// Counted tools, beside others.
+    pub fn tools(&self, more: ToolSet) -> ToolSet {
         let mut tools = more;
         for (name, effect) in [("pure", Effect::Pure), ("idem", Effect::Idempotent), ("harm", Effect::Unsafe)] {
             let spec = ToolSpec::new(name, "", json!({"type": "object"})).effect(effect);
@@ -256,8 +266,13 @@ impl World {
         for spec in gated() {
             tools.insert(spec.name.clone(), self.counted(spec));
         }
-        registry.add_agent(config, tools, Listing::Public).unwrap();
-        registry
+        tools
+    }
+
+    /// One more scripted model.
+    pub fn another_model(&self) -> Arc<Script> {
+        let (info, go_on) = (self.model.info.clone(), Arc::new(Semaphore::new(0)));
+        Arc::new(Script { info, turns: Mutex::default(), requests: Mutex::default(), go_on })
     }
 
     pub fn counted(&self, spec: ToolSpec) -> Arc<Counted> {

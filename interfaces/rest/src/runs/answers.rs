@@ -123,6 +123,7 @@ fn answer(tool: &Map<String, Value>) -> Result<Answer, String> {
         values: by_name(tool, "user_input_schema", "name", "value")?,
         choices: by_name(tool, "user_feedback_schema", "question", "selected_options")?,
         result,
+        run: None,
     })
 }
 
@@ -183,6 +184,7 @@ mod tests {
             values: json!({"to": "bob"}).as_object().cloned(),
             choices: json!({"Where?": ["Oslo"]}).as_object().cloned(),
             result: Some("{\"x\":1}".to_owned()),
+            run: None,
         };
         assert_eq!(read, [expected]);
     }
