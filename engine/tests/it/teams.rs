@@ -144,7 +144,7 @@ async fn a_member_works_in_a_run_of_its_own_under_the_leaders() {
     let told = crew.world.model.requests.lock().unwrap().clone();
     assert_eq!(told[1].messages.last().unwrap().content.as_deref(), Some("Found it"));
     let told = crew.members["a"].requests.lock().unwrap()[0].clone();
-    assert_eq!(told.messages.iter().filter_map(|message| message.content.as_deref()).last(), Some("look"));
+    assert_eq!(told.messages.iter().filter_map(|message| message.content.as_deref()).next_back(), Some("look"));
     assert!(told.tools.iter().all(|tool| tool.name != "delegate_task_to_member"));
     // Both prompts can be built again.
     for state in &tree {
@@ -164,7 +164,7 @@ async fn a_member_works_in_a_run_of_its_own_under_the_leaders() {
     }
     // The session has one run, which cost what both did.
     let session = SessionId::parse("s").unwrap();
-    assert_eq!(crew.world.runs_of(&session).await, [run.clone()]);
+    assert_eq!(crew.world.runs_of(&session).await, std::slice::from_ref(&run));
     let spent: u64 = state.spent.total().total_tokens + state.usage.total_tokens;
     assert_eq!(spent, 4 * 3);
     engine.shutdown().await;
