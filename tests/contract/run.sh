@@ -71,7 +71,7 @@ check() {
 
 check "recorded exchanges" "$python" "$here/replay.py" "$base" --model "$model" --groups agent_runs,hitl,approvals,cancel,resume,meta,agents,databases \
   --deviations "$here/deviations.txt" --later "$here/later.txt"
-check "the API's document" "$python" "$here/check_openapi.py" "$base" --only health,info,config,databases,agents,approvals
+check "the API's document" "$python" "$here/check_openapi.py" "$base" --only health,info,config,databases,agents,approvals,teams
 check "the client's configuration" "$python" "$here/client_drive.py" "$base" --only get_config
 check "the client's agents" "$python" "$here/client_drive.py" "$base" --only agent
 

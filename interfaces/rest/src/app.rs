@@ -18,7 +18,7 @@ use crate::own::{Handlers, Routes, RoutesError, Table, Whole};
 use crate::request_id::RequestIds;
 use crate::settings::Settings;
 use crate::state::AppState;
-use crate::{agents, approvals, databases, meta, runs, sessions};
+use crate::{approvals, components, databases, meta, runs, sessions};
 
 /// The whole interface, with `own` routes beside its own.
 ///
@@ -45,13 +45,14 @@ pub fn app(state: AppState, own: Vec<Routes>) -> Result<impl Endpoint, RoutesErr
 
 /// Every handler.
 fn routes(state: AppState) -> impl OpenApi {
-    let (meta, agents) = (meta::routes(&state), agents::routes(&state));
+    let (meta, components) = (meta::routes(&state), components::routes(&state));
     let (runs, approvals) = (runs::routes(&state), approvals::routes(&state));
-    Merged((meta, agents, runs, approvals, sessions::routes(&state), databases::routes(&state)))
+    Merged((meta, components, runs, approvals, sessions::routes(&state), databases::routes(&state)))
 }
 
 fn service<T: OpenApi + 'static>(routes: T, settings: &Settings) -> OpenApiService<T, ()> {
-    let about = "Runs agents and records everything they do in one append-only log. Compatible with the AgentOS API.";
+    let about = "Runs agents, teams and workflows, and records everything they do in one append-only log. Compatible with the \
+        AgentOS API.";
     let service = OpenApiService::new(routes, settings.name.clone(), settings.version.clone());
     service.description(settings.description.clone().unwrap_or_else(|| about.to_owned())).server("/")
 }

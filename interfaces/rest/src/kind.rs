@@ -18,6 +18,9 @@ use crate::errors::{ApiError, At};
 use crate::guard::{AgentsRead, AgentsRun, Scope, TeamsRead, TeamsRun, WorkflowsRead, WorkflowsRun};
 use crate::params::{self, Required};
 use crate::state::{AppState, LOG};
+use crate::wire::{
+    ItemShape, RunOutput, RunSchema, RunShape, TeamRunOutput, TeamRunSchema, WorkflowRunOutput, WorkflowRunSchema,
+};
 
 /// A kind of component, as its routes know it.
 pub(crate) trait Kind: Send + Sync + 'static {
@@ -35,10 +38,14 @@ pub(crate) trait Kind: Send + Sync + 'static {
     type Read: Scope;
     /// The right to run them.
     type Run: Scope;
+    /// The shape of a run.
+    type Output: RunShape;
+    /// The shape of a run in a list.
+    type Item: ItemShape;
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $kind:ident, $path:literal, $param:literal, $about:literal, $read:ident, $run:ident;)+) => {
+    ($($(#[$doc:meta])* $name:ident = $kind:ident, $path:literal, $param:literal, $about:literal, $read:ident, $run:ident, $output:ident, $item:ident;)+) => {
         $($(#[$doc])* pub(crate) struct $name;
         impl Kind for $name {
             const KIND: ComponentKind = ComponentKind::$kind;
@@ -48,17 +55,19 @@ macro_rules! kinds {
             const TAG: Tag = Tag::$name;
             type Read = $read;
             type Run = $run;
+            type Output = $output;
+            type Item = $item;
         })+
     };
 }
 
 kinds! {
     /// `/agents`.
-    Agents = Agent, "/agents", "agent_id", "The agent.", AgentsRead, AgentsRun;
+    Agents = Agent, "/agents", "agent_id", "The agent.", AgentsRead, AgentsRun, RunOutput, RunSchema;
     /// `/teams`.
-    Teams = Team, "/teams", "team_id", "The team.", TeamsRead, TeamsRun;
+    Teams = Team, "/teams", "team_id", "The team.", TeamsRead, TeamsRun, TeamRunOutput, TeamRunSchema;
     /// `/workflows`.
-    Workflows = Workflow, "/workflows", "workflow_id", "The workflow.", WorkflowsRead, WorkflowsRun;
+    Workflows = Workflow, "/workflows", "workflow_id", "The workflow.", WorkflowsRead, WorkflowsRun, WorkflowRunOutput, WorkflowRunSchema;
 }
 
 /// What handlers of one kind's routes work with.
@@ -91,14 +100,14 @@ impl<K: Kind> Of<K> {
     ///
     /// # Errors
     /// 404 when this server has none, also for a text that can be no id.
-    pub fn component(&self, id: &str) -> Result<ComponentRef, ApiError> {
+    pub fn runnable(&self, id: &str) -> Result<ComponentRef, ApiError> {
         self.found(id, false)
     }
 
     /// The component of this id, to ask for its runs: also one that can no longer be run.
     ///
     /// # Errors
-    /// As [`Of::component`].
+    /// As [`Of::runnable`].
     pub fn known(&self, id: &str) -> Result<ComponentRef, ApiError> {
         self.found(id, true)
     }
@@ -106,7 +115,7 @@ impl<K: Kind> Of<K> {
     fn found(&self, id: &str, earlier: bool) -> Result<ComponentRef, ApiError> {
         let component = ComponentId::parse(id).ok().map(|id| ComponentRef { kind: K::KIND, id });
         let component = component.filter(|component| self.state.has(component, earlier));
-        component.ok_or_else(|| ApiError::not_found(format!("{} not found", K::KIND.title())))
+        component.ok_or_else(not_found::<K>)
     }
 
     /// The run that a path and `session_id` name.
@@ -133,6 +142,11 @@ pub(crate) fn run_id(text: &str) -> Result<RunId, ApiError> {
     params::id(At("path", "run_id"), text)
 }
 
+/// There is no such component.
+pub(crate) fn not_found<K: Kind>() -> ApiError {
+    ApiError::not_found(format!("{} not found", K::KIND.title()))
+}
+
 /// There is no such run, or not for this caller.
 pub(crate) fn run_not_found() -> ApiError {
     ApiError::not_found("Run not found")
@@ -142,7 +156,9 @@ pub(crate) fn run_not_found() -> ApiError {
 const ID: &str = "component_id";
 
 /// What clients call the operations of agents, teams and workflows, by the name they have in the handlers.
-const OPERATIONS: [[&str; 4]; 11] = [
+const OPERATIONS: [[&str; 4]; 13] = [
+    ["list_components", "get_agents", "get_teams", "get_workflows"],
+    ["get_component", "get_agent", "get_team", "get_workflow"],
     ["create_run", "create_agent_run", "create_team_run", "create_workflow_run"],
     ["list_runs", "list_agent_runs", "list_team_runs", "list_workflow_runs"],
     ["get_run", "get_agent_run", "get_team_run", "get_workflow_run"],

@@ -2,9 +2,9 @@
 //! One file per resource and verb group, for all kinds of components alike where they do not differ; `wire/` holds the shapes clients see, `contract/` says what they are.
 
 mod activity;
-mod agents;
 mod app;
 mod approvals;
+mod components;
 mod compress;
 mod connection;
 mod cors;

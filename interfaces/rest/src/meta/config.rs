@@ -5,6 +5,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 
+use crate::components::WorkflowSummaryResponse;
 use crate::docs::Tag;
 use crate::errors::ApiError;
 use crate::guard::{ConfigRead, Guard};
@@ -23,7 +24,7 @@ struct ConfigResponse {
     name: Option<String>,
     /// What it is for.
     description: Option<String>,
-    /// The models its agents use.
+    /// The models its components use.
     available_models: Vec<Model>,
     /// Its database.
     os_database: Option<String>,
@@ -36,9 +37,9 @@ struct ConfigResponse {
     /// Agents in short.
     agents: Vec<AgentSummary>,
     /// Teams in short.
-    teams: Vec<Value>,
+    teams: Vec<TeamSummary>,
     /// Workflows in short.
-    workflows: Vec<Value>,
+    workflows: Vec<WorkflowSummaryResponse>,
     /// Other protocols spoken.
     interfaces: Vec<Value>,
     /// Always null: clients hide what it would configure.
@@ -107,6 +108,26 @@ struct AgentSummary {
     sandboxed: bool,
 }
 
+/// A team in short.
+#[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
+struct TeamSummary {
+    /// Its id.
+    id: String,
+    /// Its name.
+    name: String,
+    /// What it is.
+    description: Option<String>,
+    /// Its database.
+    db_id: String,
+    /// How its leader works with its members.
+    mode: String,
+    /// Its leader's model.
+    model: Model,
+    /// Whether it runs in a sandbox.
+    sandboxed: bool,
+}
+
 /// Keeps a member that is null.
 fn never<T>(_: &T) -> bool {
     false
@@ -119,21 +140,21 @@ impl Config {
     #[expect(clippy::unused_async, reason = "handlers are async")]
     async fn config(&self, _guard: Guard<ConfigRead>) -> Result<Json<ConfigResponse>, ApiError> {
         let (settings, registry) = (&self.0.settings, self.0.engine.registry());
-        let listed = registry.listed(ComponentKind::Agent);
-        let agents: Vec<&AgentConfig> = listed.filter_map(|known| known.config.agent()).collect();
+        let agents = |kind| registry.listed(kind).filter_map(|known| known.config.agent());
+        let workflows = registry.listed(ComponentKind::Workflow).filter_map(|known| known.config.workflow());
         let db_id = settings.db_id.clone();
         Ok(Json(ConfigResponse {
             os_id: settings.os_id.clone(),
             name: Some(settings.name.clone()),
             description: settings.description.clone(),
-            available_models: models(agents.iter().map(|agent| &agent.model)),
+            available_models: models(registry.all().filter_map(|known| known.config.model())),
             os_database: Some(db_id.clone()),
             databases: vec![db_id.clone()],
             session: domain(&db_id, SESSION_TABLE),
             queue: Queue { durable: false, queue_per_session: false },
-            agents: agents.iter().map(|agent| summary(agent, &db_id)).collect(),
-            teams: Vec::new(),
-            workflows: Vec::new(),
+            agents: agents(ComponentKind::Agent).map(|agent| summary(agent, &db_id)).collect(),
+            teams: agents(ComponentKind::Team).filter_map(|team| team_summary(team, &db_id)).collect(),
+            workflows: workflows.map(|workflow| WorkflowSummaryResponse::of(workflow, &db_id)).collect(),
             interfaces: Vec::new(),
             company: None,
         }))
@@ -144,7 +165,7 @@ fn model(model: &ModelRef) -> Model {
     Model { id: model.id.clone(), provider: model.provider.clone() }
 }
 
-/// Each model once, in order of first use.
+/// Each model once, by provider and id.
 fn models<'a>(used: impl Iterator<Item = &'a ModelRef>) -> Vec<Model> {
     let mut known = Vec::new();
     for model in used.map(model) {
@@ -152,6 +173,7 @@ fn models<'a>(used: impl Iterator<Item = &'a ModelRef>) -> Vec<Model> {
             known.push(model);
         }
     }
+    known.sort_by(|one, other| (&one.provider, &one.id).cmp(&(&other.provider, &other.id)));
     known
 }
 
@@ -169,4 +191,16 @@ fn summary(config: &AgentConfig, db_id: &str) -> AgentSummary {
         model: model(&config.model),
         sandboxed: false,
     }
+}
+
+fn team_summary(config: &AgentConfig, db_id: &str) -> Option<TeamSummary> {
+    Some(TeamSummary {
+        id: config.id.to_string(),
+        name: config.name.clone(),
+        description: config.description.clone(),
+        db_id: db_id.to_owned(),
+        mode: config.team.as_ref()?.mode.on_wire().to_owned(),
+        model: model(&config.model),
+        sandboxed: false,
+    })
 }

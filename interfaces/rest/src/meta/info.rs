@@ -67,16 +67,17 @@ impl Info {
     #[oai(path = "/info", method = "get", tag = "Tag::Core", operation_id = "get_info")]
     #[expect(clippy::unused_async, reason = "handlers are async")]
     async fn info(&self, _guard: Guard<Public>) -> Result<Json<InfoResponse>, ApiError> {
-        let settings = &self.0.settings;
+        let (settings, registry) = (&self.0.settings, self.0.engine.registry());
+        let count = |kind| registry.listed(kind).count();
         Ok(Json(InfoResponse {
             os_id: settings.os_id.clone(),
             name: Some(settings.name.clone()),
             os_version: settings.version.clone(),
             agno_version: AGENTOS_VERSION.to_owned(),
             daybook_version: env!("CARGO_PKG_VERSION").to_owned(),
-            agent_count: self.0.engine.registry().listed(ComponentKind::Agent).count(),
-            team_count: 0,
-            workflow_count: 0,
+            agent_count: count(ComponentKind::Agent),
+            team_count: count(ComponentKind::Team),
+            workflow_count: count(ComponentKind::Workflow),
             mcp: McpInfo::default(),
             auth_mode: "none".to_owned(),
             user_isolation: false,

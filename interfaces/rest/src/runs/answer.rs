@@ -9,7 +9,7 @@ use poem_openapi::{ApiResponse, Object, ResponseContent};
 use crate::errors::ApiError;
 use crate::kind::run_not_found;
 use crate::state::{AppState, LOG, OnLeave};
-use crate::wire::RunOutput;
+use crate::wire::RunShape;
 use crate::wire::stream::Events;
 
 /// A run that goes on without its caller.
@@ -25,10 +25,10 @@ pub(super) struct PendingRun {
 
 /// How a run was started.
 #[derive(ApiResponse)]
-pub(super) enum Started {
+pub(super) enum Started<T: RunShape> {
     /// The answer, or with `stream` (the default) the events that make it.
     #[oai(status = 200)]
-    Answered(Answered),
+    Answered(Answered<T>),
     /// It goes on in the background, or elsewhere because this server is stopping.
     #[oai(status = 202)]
     Accepted(Json<PendingRun>),
@@ -36,9 +36,9 @@ pub(super) enum Started {
 
 /// An answer at once or in pieces.
 #[derive(ResponseContent)]
-pub(super) enum Answered {
+pub(super) enum Answered<T: RunShape> {
     /// At once.
-    Whole(Json<Box<RunOutput>>),
+    Whole(Json<Box<T>>),
     /// In pieces.
     Pieces(Events),
 }
@@ -78,13 +78,13 @@ impl Going {
     }
 
     /// Answers as the caller wants to wait.
-    pub async fn answer(
+    pub async fn answer<T: RunShape>(
         self,
         state: &AppState,
         stream: bool,
         background: bool,
         only_content: bool,
-    ) -> Result<Started, ApiError> {
+    ) -> Result<Started<T>, ApiError> {
         if stream {
             let watch = state.engine.watch(LOG, &self.run_id, self.after).await?.ok_or_else(run_not_found)?;
             let events = Events::of_run(watch, self.leave, only_content, self.queued);
@@ -97,19 +97,18 @@ impl Going {
     }
 
     /// The run once it has ended or paused. When this node stops before that, the caller learns where to ask.
-    async fn whole(mut self, state: &AppState) -> Result<Started, ApiError> {
+    async fn whole<T: RunShape>(mut self, state: &AppState) -> Result<Started<T>, ApiError> {
         let run = state.engine.wait(LOG, &self.run_id).await?.ok_or_else(run_not_found)?;
         self.leave.iter_mut().for_each(OnLeave::stay);
         if !run.status.is_end() && run.status != RunStatus::Paused {
             return Ok(Started::Accepted(Json(self.pending())));
         }
         let detail = super::detail(state, run).await?;
-        let mut output = RunOutput::answering(&detail);
-        if detail.state.continued.is_some() {
-            // Clients find the events of a run that went on beside its answer.
-            output.events = Some(super::events(state, &detail).await?);
+        let mut output = T::answering(&detail);
+        if let Some(events) = super::events_of_answer(state, &detail).await? {
+            output = output.with_events(events);
         }
-        let output = super::with_approval(state, output).await?;
+        let output = super::with_approval(state, &detail.state, output).await?;
         Ok(Started::Answered(Answered::Whole(Json(Box::new(output)))))
     }
 

@@ -14,7 +14,7 @@ use crate::errors::{ApiError, At};
 use crate::guard::Guard;
 use crate::kind::{Kind, Of};
 use crate::params::{self, Required};
-use crate::wire::RunOutput;
+use crate::wire::RunShape;
 
 /// How much of a message is shown beside its checkpoint, in characters.
 const PREVIEW: usize = 120;
@@ -37,7 +37,7 @@ impl<K: Kind> Checkpoints<K> {
     ) -> Result<Json<Value>, ApiError> {
         let shown = Shown::read(&self.0, &component_id, &run_id, &session_id).await?;
         let entries: Vec<Value> = shown.boundaries().into_iter().map(|index| shown.entry(index)).collect();
-        let (run, session) = (&shown.output.run_id, &shown.output.session_id);
+        let (run, session) = (&shown.output["run_id"], &shown.output["session_id"]);
         Ok(Json(json!({"run_id": run, "session_id": session, "checkpoints": entries})))
     }
 
@@ -71,21 +71,22 @@ impl<K: Kind> Checkpoints<K> {
 /// A run as its messages are counted.
 struct Shown {
     detail: RunDetail,
-    output: RunOutput,
+    output: Value,
     messages: Vec<Value>,
 }
 
 impl Shown {
     async fn read<K: Kind>(of: &Of<K>, id: &str, run: &str, session: &Required<String>) -> Result<Self, ApiError> {
         let detail = super::detail(of, of.run(id, run, session).await?).await?;
-        let output = RunOutput::of(&detail);
-        let messages = output.messages.clone().unwrap_or_default();
+        let output = K::Output::of(&detail).to_json().unwrap_or_default();
+        let messages = output["messages"].as_array().cloned().unwrap_or_default();
         Ok(Self { detail, output, messages })
     }
 
     /// Where an answer that was given anew took over, and the end.
     fn boundaries(&self) -> Vec<usize> {
-        let regenerated = self.output.last_checkpoint_at_message_index.and_then(|index| usize::try_from(index).ok());
+        let regenerated = self.output["last_checkpoint_at_message_index"].as_u64();
+        let regenerated = regenerated.and_then(|index| usize::try_from(index).ok());
         let end = (!self.messages.is_empty()).then_some(self.messages.len());
         let mut all: Vec<usize> = regenerated.into_iter().chain(end).collect();
         all.dedup();
@@ -119,13 +120,13 @@ impl Shown {
         };
         json!({
             "checkpoint_id": null,
-            "run_id": self.output.run_id,
-            "session_id": self.output.session_id,
+            "run_id": self.output["run_id"],
+            "session_id": self.output["session_id"],
             "message_index": index,
             "continue_from": index,
-            "status": self.output.status,
+            "status": self.output["status"],
             "reason": reason,
-            "created_at": self.output.created_at,
+            "created_at": self.output["created_at"],
             "message_id": member("id"),
             "message_role": member("role"),
             "message_preview": preview,
@@ -138,7 +139,7 @@ impl Shown {
         let own = &self.detail.state.messages;
         let before = self.messages.len().saturating_sub(own.len());
         let kept = if index > before { before + whole_turns(own, index - before) } else { index };
-        let mut shown = self.output.to_json().unwrap_or_default();
+        let mut shown = self.output.clone();
         shown["messages"] = self.messages[..kept].to_vec().into();
         shown["last_checkpoint_at_message_index"] = kept.into();
         shown["events"] = json!([]);

@@ -39,7 +39,7 @@ impl<K: Kind> Compact<K> {
     ) -> Result<Json<Value>, ApiError> {
         let session: SessionId = params::id(At("path", "session_id"), &session_id)?;
         let command = CompactSession {
-            component: self.0.component(&component_id)?,
+            component: self.0.runnable(&component_id)?,
             session_id: session.clone(),
             user_id: query_id(&user_id, "user_id")?,
         };

@@ -56,7 +56,7 @@ impl<K: Continues> Continue<K> {
         /// The run.
         run_id: Path<String>,
         form: Form<K::Form>,
-    ) -> Result<Started, ApiError> {
+    ) -> Result<Started<K::Output>, ApiError> {
         let fields = form.0;
         fields.once(&FIELDS)?;
         fields.once(&[K::ANSWERS])?;

@@ -34,10 +34,10 @@ impl<K: Kind> Create<K> {
         /// The component.
         component_id: Path<String>,
         form: Form<CreateRunForm>,
-    ) -> Result<Started, ApiError> {
+    ) -> Result<Started<K::Output>, ApiError> {
         let fields = form.0;
         let request = aside(Some(&self.0.tasks), fields.size(), move || RunRequest::read(fields)).await??;
-        let component = self.0.component(&component_id)?;
+        let component = self.0.runnable(&component_id)?;
         let (stream, background, only_content) = (request.stream, request.background, request.only_content);
         // A background run has nobody to leave.
         let leaves = request.cancel_on_disconnect && !background;

@@ -7,8 +7,8 @@ use poem_openapi::payload::Json;
 use crate::errors::ApiError;
 use crate::guard::Guard;
 use crate::kind::{Kind, Of};
-use crate::params::Required;
-use crate::wire::RunOutput;
+use crate::params::{Raw, Required};
+use crate::wire::RunShape;
 
 pub(super) struct Get<K>(pub Of<K>);
 
@@ -27,10 +27,13 @@ impl<K: Kind> Get<K> {
         run_id: Path<String>,
         /// The run's session.
         session_id: Query<Required<String>>,
-    ) -> Result<Json<RunOutput>, ApiError> {
+        /// What a component's factory is given; components of this server have none.
+        factory_input: Query<Option<Raw<String>>>,
+    ) -> Result<Json<K::Output>, ApiError> {
+        let _ = factory_input;
         let state = self.0.run(&component_id, &run_id, &session_id).await?;
         let detail = super::detail(&self.0, state).await?;
-        let events = Some(super::events(&self.0, &detail).await?);
-        Ok(Json(super::with_approval(&self.0, RunOutput { events, ..RunOutput::of(&detail) }).await?))
+        let output = K::Output::of(&detail).with_events(super::events(&self.0, &detail).await?);
+        Ok(Json(super::with_approval(&self.0, &detail.state, output).await?))
     }
 }

@@ -11,7 +11,6 @@ use crate::kind::{Kind, Of};
 use crate::params::{self, Raw, Required, run_status, text};
 use crate::reads::{self, Answer};
 use crate::state::LOG;
-use crate::wire::RunSchema;
 
 pub(super) struct List<K>(pub Of<K>);
 
@@ -28,7 +27,10 @@ impl<K: Kind> List<K> {
         session_id: Query<Required<String>>,
         /// In this state only; an unknown one gives nothing.
         status: Query<Option<Raw<String>>>,
-    ) -> Result<Answer<Vec<RunSchema>>, ApiError> {
+        /// What a component's factory is given; components of this server have none.
+        factory_input: Query<Option<Raw<String>>>,
+    ) -> Result<Answer<Vec<K::Item>>, ApiError> {
+        let _ = factory_input;
         let at = At("query", "session_id");
         let session: SessionId = params::id(at, session_id.text(at)?)?;
         let component = self.0.known(&component_id)?;

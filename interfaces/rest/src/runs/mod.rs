@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use daybook_domain::StreamId;
-use daybook_domain::ids::ApprovalId;
+use daybook_domain::component::ComponentKind;
 use daybook_domain::run::{RunState, RunStatus};
 use daybook_engine::{RunDetail, RunMeta};
 use daybook_projections::RunRow;
@@ -33,7 +33,7 @@ use self::continue_form::Continues;
 use crate::errors::ApiError;
 use crate::kind::{Agents, Described, Kind, Of, Teams, Workflows, run_not_found};
 use crate::state::{AppState, LOG};
-use crate::wire::{ApprovalResponse, RunOutput, RunSchema, events_from_log, shows_events};
+use crate::wire::{ApprovalResponse, ItemShape, RunShape, events_from_log, shows_events};
 
 /// The handlers.
 pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
@@ -88,14 +88,13 @@ async fn detail(state: &AppState, run: RunState) -> Result<RunDetail, ApiError> 
 ///
 /// # Errors
 /// What the log answers.
-async fn with_approval(state: &AppState, mut output: RunOutput) -> Result<RunOutput, ApiError> {
-    let id = output.approval.as_deref().and_then(|id| ApprovalId::parse(id).ok());
-    let Some(id) = id.filter(|_| output.status != RunStatus::Paused.as_str()) else { return Ok(output) };
-    let Some(approval) = state.engine.approval(LOG, &id).await? else { return Ok(output) };
+async fn with_approval<T: RunShape>(state: &AppState, run: &RunState, output: T) -> Result<T, ApiError> {
+    let shows = run.status.is_end();
+    let id = run.tools.iter().rev().find_map(|tool| tool.approval.as_ref()).filter(|_| shows);
+    let Some(id) = id else { return Ok(output) };
+    let Some(approval) = state.engine.approval(LOG, id).await? else { return Ok(output) };
     let Some(shown) = ApprovalResponse::of(&approval, Some(RunStatus::Paused)) else { return Ok(output) };
-    let mut metadata = output.metadata.take().unwrap_or_else(|| Value::Object(Default::default()));
-    metadata["approval"] = shown.to_json().unwrap_or_default();
-    Ok(RunOutput { metadata: Some(metadata), ..output })
+    Ok(output.with_approval(shown.to_json().unwrap_or_default()))
 }
 
 /// What was streamed of a run, if it was.
@@ -103,8 +102,30 @@ async fn with_approval(state: &AppState, mut output: RunOutput) -> Result<RunOut
 /// # Errors
 /// What the log answers.
 async fn events(state: &AppState, detail: &RunDetail) -> Result<Vec<Value>, ApiError> {
-    let meta = RunMeta::of(&detail.state, &detail.config).filter(|_| shows_events(&detail.state));
-    let Some(meta) = meta.map(Arc::new) else { return Ok(Vec::new()) };
+    if shows_events(&detail.state) { all_events(state, detail).await } else { Ok(Vec::new()) }
+}
+
+/// The events that clients find beside the answer to a request; `None` for none.
+///
+/// # Errors
+/// What the log answers.
+async fn events_of_answer(state: &AppState, detail: &RunDetail) -> Result<Option<Vec<Value>>, ApiError> {
+    if shows_events(&detail.state) || detail.config.component().kind != ComponentKind::Team {
+        // Of a run that went on.
+        return match &detail.state.continued {
+            Some(_) => events(state, detail).await.map(Some),
+            None => Ok(None),
+        };
+    }
+    // Of a team they find what stopped its run, and that it went on, though nobody watched.
+    let turns = ["TeamRunPaused", "TeamRunContinued", "TeamRunError"];
+    let mut events = all_events(state, detail).await?;
+    events.retain(|event| event["event"].as_str().is_some_and(|name| turns.contains(&name)));
+    Ok(Some(events).filter(|events| !events.is_empty()))
+}
+
+async fn all_events(state: &AppState, detail: &RunDetail) -> Result<Vec<Value>, ApiError> {
+    let Some(meta) = RunMeta::of(&detail.state, &detail.config).map(Arc::new) else { return Ok(Vec::new()) };
     let recorded = state.store.read_stream(LOG, &StreamId::run(&meta.run_id), 0).await?;
     Ok(events_from_log(&recorded, &meta))
 }
@@ -113,7 +134,7 @@ async fn events(state: &AppState, detail: &RunDetail) -> Result<Vec<Value>, ApiE
 ///
 /// # Errors
 /// What the log answers.
-pub(crate) async fn shown_in_list(state: &AppState, rows: &[RunRow]) -> Result<Vec<RunSchema>, ApiError> {
+pub(crate) async fn shown_in_list<T: ItemShape>(state: &AppState, rows: &[RunRow]) -> Result<Vec<T>, ApiError> {
     let (mut configs, mut shown) = (HashMap::new(), Vec::with_capacity(rows.len()));
     for row in rows {
         let Some(accepted) = &row.state.accepted else { continue };
@@ -121,7 +142,7 @@ pub(crate) async fn shown_in_list(state: &AppState, rows: &[RunRow]) -> Result<V
         if !configs.contains_key(hash) {
             configs.insert(hash, state.engine.config(LOG, hash).await?);
         }
-        shown.extend(configs.get(hash).and_then(|config| RunSchema::of(&row.state, config)));
+        shown.extend(configs.get(hash).and_then(|config| T::of(&row.state, config)));
     }
     Ok(shown)
 }

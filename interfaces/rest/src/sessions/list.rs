@@ -55,7 +55,7 @@ impl ListSessions {
         let kind = session_type(&r#type)?;
         let (page, limit) = page_and_limit(&page, &limit)?;
         let filter = SessionFilter {
-            kind: kind.map(|_| ComponentKind::Agent),
+            kind: kind.map(component_kind),
             component_id: query_id(&component_id, "component_id")?,
             user_id: query_id(&user_id, "user_id")?,
             name_contains: text(&session_name).map(str::to_owned),
@@ -65,10 +65,6 @@ impl ListSessions {
             limit,
         };
         self.0.check_database(text(&db_id), text(&table))?;
-        // There are sessions with agents only.
-        if matches!(kind, Some(SessionType::Team | SessionType::Workflow)) {
-            return Ok(reads::answer(shown(Vec::new(), &filter, 0, Instant::now()), 0));
-        }
         self.read(&filter).await
     }
 }
@@ -79,6 +75,14 @@ impl ListSessions {
         let read = self.0.views.sessions(LOG, None, filter).await?;
         let sessions = read.value.rows.iter().map(|row| SessionSchema::of(&row.state, row.name())).collect();
         Ok(reads::answer(shown(sessions, filter, read.value.total, begun), read.lag))
+    }
+}
+
+fn component_kind(kind: SessionType) -> ComponentKind {
+    match kind {
+        SessionType::Agent => ComponentKind::Agent,
+        SessionType::Team => ComponentKind::Team,
+        SessionType::Workflow => ComponentKind::Workflow,
     }
 }
 

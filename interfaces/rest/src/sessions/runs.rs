@@ -62,8 +62,8 @@ impl SessionRuns {
         let (row, lag) = super::session(&self.0, &session_id, user.as_ref(), missing).await?;
         let Some(id) = &row.state.session_id else { return Ok(reads::answer(Vec::new(), 0)) };
         let read = self.0.views.runs_of_session(LOG, None, id, &filter).await?;
-        let runs = shown_in_list(&self.0, &read.value).await?;
-        Ok(reads::answer(runs.into_iter().map(|run| Lean(RunItem::Agent(Box::new(run)))).collect(), lag.max(read.lag)))
+        let runs = shown_in_list::<RunItem>(&self.0, &read.value).await?;
+        Ok(reads::answer(runs.into_iter().map(Lean).collect(), lag.max(read.lag)))
     }
 }
 

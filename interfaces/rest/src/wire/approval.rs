@@ -1,6 +1,7 @@
 //! Approvals as clients see them. These keep their nulls.
 
 use daybook_domain::approval::{ApprovalState, ApprovalStatus};
+use daybook_domain::component::ComponentKind;
 use daybook_domain::message::ToolCall;
 use daybook_domain::run::{RequirementKind, RunStatus, ToolRecord};
 use daybook_domain::tool::ApprovalKind;
@@ -80,6 +81,8 @@ impl ApprovalResponse {
         let requested = state.visible()?;
         let required = requested.rule.kind == ApprovalKind::Required;
         let arguments = requested.arguments.get().cloned();
+        let component = Some(&requested.component);
+        let of = |kind| component.filter(|component| component.kind == kind).map(|component| component.id.to_string());
         Some(Self {
             id: requested.approval_id.to_string(),
             run_id: requested.run_id.to_string(),
@@ -91,9 +94,9 @@ impl ApprovalResponse {
             tool_name: Some(requested.tool.clone()),
             tool_args: arguments.map(Value::Object),
             expires_at: requested.expires_at_ms.map(|at| at.div_euclid(1000)),
-            agent_id: Some(requested.component.id.to_string()),
-            team_id: None,
-            workflow_id: None,
+            agent_id: of(ComponentKind::Agent),
+            team_id: of(ComponentKind::Team),
+            workflow_id: of(ComponentKind::Workflow),
             user_id: requested.user_id.as_ref().map(ToString::to_string),
             schedule_id: None,
             schedule_run_id: None,

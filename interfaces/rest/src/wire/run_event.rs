@@ -9,21 +9,43 @@ pub(crate) struct RunEvent {
     /// Unix seconds.
     pub created_at: i64,
     /// The event's name, as in the frame's `event` line: `RunStarted`, `RunContent`, `RunContentCompleted`,
-    /// `RunCompleted`, `RunError`, `RunCancelled`, `RunPaused`, `RunRestarted`, `ModelRequestStarted`,
+    /// `RunCompleted`, `RunError`, `RunCancelled`, `RunPaused`, `RunContinued`, `RunRestarted`, `ModelRequestStarted`,
     /// `ModelRequestCompleted`, `ToolCallStarted`, `ToolCallCompleted`, `ToolCallError`, or `CustomEvent` when a tool
-    /// tells how far it is.
+    /// tells how far it is. Of a team's own run each begins with `Team`, `CustomEvent` apart, and there are
+    /// `TeamTaskCreated`, `TeamTaskUpdated` and `TeamTaskStateUpdated`. The runs of members and steps are in the stream
+    /// too, under the names of what they run.
     pub event: String,
-    /// The agent.
-    pub agent_id: String,
+    /// The agent, where the run is an agent's.
+    pub agent_id: Option<String>,
     /// Its name for people.
-    pub agent_name: String,
+    pub agent_name: Option<String>,
+    /// The team, where the run is a team's.
+    pub team_id: Option<String>,
+    /// Its name for people.
+    pub team_name: Option<String>,
     /// The run.
     pub run_id: String,
+    /// The run that it is a member's of.
+    pub parent_run_id: Option<String>,
     /// Its session.
     pub session_id: String,
-    /// How many runs are around it.
+    /// The workflow, where the run is a workflow's or carries out one of its steps.
+    pub workflow_id: Option<String>,
+    /// Its name for people.
+    pub workflow_name: Option<String>,
+    /// The workflow's run, where this one carries out a step.
+    pub workflow_run_id: Option<String>,
+    /// The step.
+    pub step_id: Option<String>,
+    /// The block that the step is in.
+    pub parent_step_id: Option<String>,
+    /// The step's name.
+    pub step_name: Option<String>,
+    /// Where the step stands: a number, or a list of numbers in a block.
+    pub step_index: Option<Value>,
+    /// How many runs are around a workflow's run; 0 of others.
     pub nested_depth: u32,
-    /// Increases over the run; resume after it. Also in the frame's `id` line.
+    /// Increases over the run and those under it; resume after it. Also in the frame's `id` line.
     pub event_index: u64,
     /// A piece of the answer, all of it, or what is said of a tool call; an object where the answer must have a shape.
     pub content: Option<Value>,
@@ -75,6 +97,30 @@ pub(crate) struct RunEvent {
     pub metadata: Option<Value>,
     /// The session's state.
     pub session_state: Option<Value>,
+    /// At the end of a team's run: what its members did for it, their runs, in order.
+    pub member_responses: Option<Vec<Value>>,
+    /// A task of the team's list.
+    pub task_id: Option<String>,
+    /// Its title.
+    pub title: Option<String>,
+    /// What is to be done.
+    pub description: Option<String>,
+    /// The member who is to do it.
+    pub assignee: Option<String>,
+    /// How far it is: `pending`, `in_progress`, `completed`, `failed` or `skipped`; of a workflow, where it stands.
+    pub status: Option<String>,
+    /// The tasks that must be settled before.
+    pub dependencies: Option<Vec<String>>,
+    /// What came of it.
+    pub result: Option<String>,
+    /// How far the team's list is, for people.
+    pub task_summary: Option<String>,
+    /// Whether all of it is settled.
+    pub goal_complete: Option<bool>,
+    /// The list.
+    pub tasks: Option<Vec<Value>>,
+    /// What is said when all of it is settled.
+    pub completion_summary: Option<String>,
     /// After a restart: which one it was.
     pub epoch: Option<u64>,
 }

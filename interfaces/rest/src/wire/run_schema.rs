@@ -8,20 +8,18 @@ use poem_openapi::Object;
 use serde_json::{Value, json};
 
 use super::history::{events_from_fold, shows_events};
-use super::run_output::{content, cost, input_media, is_going_on, stage_name};
+use super::run_parts::{content, cost, input_media, is_going_on, stage_name};
 use super::time::iso_seconds;
 use super::tool::Told;
 use super::{media, message, tool};
 
-/// An agent's run.
+/// What runs of agents and of teams have in common.
 #[derive(Debug, Default, Object)]
-pub(crate) struct RunSchema {
+pub(crate) struct RunSchemaParts {
     /// The run.
     pub run_id: String,
     /// The run it is part of, or an empty text.
     pub parent_run_id: Option<String>,
-    /// The agent.
-    pub agent_id: Option<String>,
     /// Whom it was for, or an empty text.
     pub user_id: Option<String>,
     /// `PENDING`, `RUNNING`, `COMPLETED`, `PAUSED`, `CANCELLED` or `ERROR`.
@@ -40,8 +38,6 @@ pub(crate) struct RunSchema {
     pub reasoning_steps: Option<Vec<Value>>,
     /// Tokens and seconds.
     pub metrics: Option<Value>,
-    /// What the caller keeps with the run.
-    pub metadata: Option<Value>,
     /// What was said in this run.
     pub messages: Option<Vec<Value>>,
     /// The tool calls.
@@ -84,9 +80,33 @@ pub(crate) struct RunSchema {
     pub last_checkpoint_at_message_index: Option<i64>,
 }
 
-impl RunSchema {
+/// An agent's run.
+#[derive(Debug, Default, Object)]
+pub(crate) struct RunSchema {
+    /// The agent.
+    pub agent_id: Option<String>,
+    /// What the caller keeps with the run.
+    pub metadata: Option<Value>,
+    /// What runs of all kinds have.
+    #[oai(flatten)]
+    pub parts: RunSchemaParts,
+}
+
+/// A team's run.
+#[derive(Debug, Default, Object)]
+pub(crate) struct TeamRunSchema {
+    /// The team.
+    pub team_id: Option<String>,
+    /// What the caller keeps with the run.
+    pub metadata: Option<Value>,
+    /// What runs of all kinds have.
+    #[oai(flatten)]
+    pub parts: RunSchemaParts,
+}
+
+impl RunSchemaParts {
     /// A run with the configuration it ran with; `None` for one that was never accepted.
-    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
+    fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
         let (accepted, meta) = (state.accepted.as_ref()?, RunMeta::of(state, config)?);
         let forked = accepted.forked.as_ref();
         let again = forked.filter(|from| from.regenerated);
@@ -96,8 +116,7 @@ impl RunSchema {
         let some = |items: Vec<Value>| Some(items).filter(|items| !items.is_empty() && !going_on);
         Some(Self {
             run_id: accepted.run_id.to_string(),
-            parent_run_id: Some(String::new()),
-            agent_id: Some(config.id().to_string()),
+            parent_run_id: Some(accepted.parent.as_ref().map(|parent| parent.run_id.to_string()).unwrap_or_default()),
             user_id: Some(accepted.user_id.as_ref().map(ToString::to_string).unwrap_or_default()),
             status: Some(state.status.as_str().to_owned()),
             cancellation_stage: state.cancel_stage.map(|stage| stage_name(stage).to_owned()),
@@ -107,7 +126,6 @@ impl RunSchema {
             reasoning_content: Some(if going_on { String::new() } else { state.reasoning() }),
             reasoning_steps: Some(Vec::new()),
             metrics: Some(cost(state, &meta.model, &meta.provider)),
-            metadata: accepted.metadata.get().cloned().flatten().map(Value::Object),
             messages: some(message::of_run(state, config, &[])),
             tools: some(tool::executions(&state.tools, Told::InRun)),
             events: shows_events(state).then(|| events_from_fold(state, &meta)),
@@ -127,6 +145,27 @@ impl RunSchema {
             last_checkpoint_at_message_index: again.map(|from| from.message_index.into()),
             ..Self::default()
         })
+    }
+}
+
+/// What the caller keeps with the run.
+fn metadata(state: &RunState) -> Option<Value> {
+    state.accepted.as_ref().and_then(|accepted| accepted.metadata.get().cloned().flatten()).map(Value::Object)
+}
+
+impl RunSchema {
+    /// A run with the configuration it ran with; `None` for one that was never accepted.
+    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
+        let parts = RunSchemaParts::of(state, config)?;
+        Some(Self { agent_id: Some(config.id().to_string()), metadata: metadata(state), parts })
+    }
+}
+
+impl TeamRunSchema {
+    /// A run with the configuration it ran with; `None` for one that was never accepted.
+    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
+        let parts = RunSchemaParts::of(state, config)?;
+        Some(Self { team_id: Some(config.id().to_string()), metadata: metadata(state), parts })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Sessions in lists and one by one.
 
+use daybook_domain::component::ComponentKind;
 use daybook_domain::message::Role;
 use daybook_domain::run::{RunState, RunStatus};
 use daybook_domain::session::SessionState;
+use daybook_domain::workflow::{Step, WorkflowConfig};
 use daybook_engine::Component;
 use poem_openapi::{Object, Union};
 use serde_json::{Value, json};
@@ -180,6 +182,9 @@ fn some_tokens(session: &SessionState) -> Option<u64> {
 impl SessionSchema {
     /// A session under this name.
     pub fn of(session: &SessionState, name: &str) -> Self {
+        let component = session.component.as_ref();
+        let with =
+            |kind| component.filter(|component| component.kind == kind).map(|component| component.id.to_string());
         Self {
             session_id: session.session_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             session_name: name.to_owned(),
@@ -188,9 +193,9 @@ impl SessionSchema {
             updated_at: Some(iso_seconds(session.updated_at)),
             session_type: session.component.as_ref().map(|component| component.kind.as_str().to_owned()),
             user_id: session.user_id.as_ref().map(ToString::to_string),
-            agent_id: session.component.as_ref().map(|component| component.id.to_string()),
-            team_id: None,
-            workflow_id: None,
+            agent_id: with(ComponentKind::Agent),
+            team_id: with(ComponentKind::Team),
+            workflow_id: with(ComponentKind::Workflow),
             session_summary: None,
             metrics: Some(metrics::of_session(&session.totals)),
             total_tokens: some_tokens(session),
@@ -200,38 +205,100 @@ impl SessionSchema {
 }
 
 impl SessionDetail {
-    /// A session with its runs, oldest first, and its agent, if this server has it.
+    /// A session with its runs, oldest first, and its component, if this server has it.
     pub fn of<'a>(
         session: &SessionState,
         name: &str,
         runs: impl Iterator<Item = &'a RunState>,
-        agent: Option<&Component>,
+        component: Option<&Component>,
     ) -> Self {
-        let id = session.session_id.as_ref().map(ToString::to_string).unwrap_or_default();
-        Self::Agent(Box::new(AgentSessionDetailSchema {
-            user_id: session.user_id.as_ref().map(ToString::to_string),
-            agent_session_id: id.clone(),
-            session_id: id,
-            session_name: name.to_owned(),
-            session_summary: None,
-            session_state: Some(Value::Object(session.state.clone())),
-            agent_id: session.component.as_ref().map(|component| component.id.to_string()),
-            total_tokens: some_tokens(session),
-            agent_data: agent.filter(|_| session.run_count > 0).map(agent_data),
-            metrics: Some(metrics::of_session(&session.totals)),
-            metadata: session.metadata.clone().map(Value::Object),
-            chat_history: Some(runs.filter(|run| tells(run)).flat_map(said).collect()),
-            created_at: Some(iso_seconds(session.created_at)),
-            updated_at: Some(iso_seconds(session.updated_at)),
-        }))
+        match session.component.as_ref().map_or(ComponentKind::Agent, |component| component.kind) {
+            ComponentKind::Agent => Self::Agent(Box::new(with_agent(session, name, runs, component))),
+            ComponentKind::Team => Self::Team(Box::new(with_team(session, name, runs, component))),
+            ComponentKind::Workflow => Self::Workflow(Box::new(with_workflow(session, name, component))),
+        }
     }
 }
 
-fn agent_data(agent: &Component) -> Value {
-    let Some(config) = agent.config.agent() else { return Value::Null };
-    let model = &config.model;
-    let model = json!({"name": model.class, "provider": model.provider, "id": model.id});
-    json!({"name": config.name, "agent_id": config.id, "model": model})
+fn with_agent<'a>(
+    session: &SessionState,
+    name: &str,
+    runs: impl Iterator<Item = &'a RunState>,
+    agent: Option<&Component>,
+) -> AgentSessionDetailSchema {
+    let id = session.session_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    AgentSessionDetailSchema {
+        user_id: session.user_id.as_ref().map(ToString::to_string),
+        agent_session_id: id.clone(),
+        session_id: id,
+        session_name: name.to_owned(),
+        session_summary: None,
+        session_state: Some(Value::Object(session.state.clone())),
+        agent_id: session.component.as_ref().map(|component| component.id.to_string()),
+        total_tokens: some_tokens(session),
+        agent_data: agent.filter(|_| session.run_count > 0).and_then(|agent| data("agent_id", agent)),
+        metrics: Some(metrics::of_session(&session.totals)),
+        metadata: session.metadata.clone().map(Value::Object),
+        chat_history: Some(runs.filter(|run| tells(run)).flat_map(said).collect()),
+        created_at: Some(iso_seconds(session.created_at)),
+        updated_at: Some(iso_seconds(session.updated_at)),
+    }
+}
+
+fn with_team<'a>(
+    session: &SessionState,
+    name: &str,
+    runs: impl Iterator<Item = &'a RunState>,
+    team: Option<&Component>,
+) -> TeamSessionDetailSchema {
+    // What members were told and said is the leader's business.
+    let runs = runs.filter(|run| run.parent().is_none());
+    TeamSessionDetailSchema {
+        session_id: session.session_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        session_name: name.to_owned(),
+        user_id: session.user_id.as_ref().map(ToString::to_string),
+        team_id: session.component.as_ref().map(|component| component.id.to_string()),
+        session_summary: None,
+        session_state: Some(Value::Object(session.state.clone())),
+        metrics: Some(metrics::of_session(&session.totals)),
+        team_data: team.filter(|_| session.run_count > 0).and_then(|team| data("team_id", team)),
+        metadata: session.metadata.clone().map(Value::Object),
+        chat_history: Some(runs.filter(|run| tells(run)).flat_map(said).collect()),
+        created_at: Some(iso_seconds(session.created_at)),
+        updated_at: Some(iso_seconds(session.updated_at)),
+        total_tokens: some_tokens(session),
+    }
+}
+
+fn with_workflow(session: &SessionState, name: &str, workflow: Option<&Component>) -> WorkflowSessionDetailSchema {
+    let state = Value::Object(session.state.clone());
+    let config = workflow.and_then(|workflow| workflow.config.workflow());
+    let steps = |config: &WorkflowConfig| -> Vec<Value> {
+        let step =
+            |step: &Step| json!({"name": step.name, "description": step.description, "type": step.kind.as_str()});
+        config.steps.iter().map(step).collect()
+    };
+    let data = |config: &WorkflowConfig| json!({"workflow_id": config.id, "name": config.name, "steps": steps(config)});
+    WorkflowSessionDetailSchema {
+        user_id: session.user_id.as_ref().map(ToString::to_string),
+        workflow_id: session.component.as_ref().map(|component| component.id.to_string()),
+        workflow_name: config.map(|config| config.name.clone()),
+        session_id: session.session_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        session_name: name.to_owned(),
+        session_data: Some(json!({"session_state": state, "session_metrics": metrics::of_session(&session.totals)})),
+        session_state: Some(state),
+        workflow_data: config.filter(|_| session.run_count > 0).map(data),
+        metadata: session.metadata.clone().map(Value::Object),
+        created_at: Some(iso_seconds(session.created_at)),
+        updated_at: Some(iso_seconds(session.updated_at)),
+    }
+}
+
+/// The name and the model of an agent or a team, whose id stands under `id`.
+fn data(id: &str, component: &Component) -> Option<Value> {
+    let config = component.config.agent()?;
+    let model = json!({"name": config.model.class, "provider": config.model.provider, "id": config.model.id});
+    Some(json!({"name": config.name, id: config.id, "model": model}))
 }
 
 /// Whether a run's words belong to the conversation: what failed, was cancelled or waits does not.

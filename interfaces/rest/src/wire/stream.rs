@@ -6,7 +6,7 @@ use bytes::Bytes;
 use daybook_domain::component::ComponentKind;
 use daybook_domain::ids::RunId;
 use daybook_domain::run::RunStatus;
-use daybook_engine::{FrameBody, QueryError, Watch, WatchItem};
+use daybook_engine::{Frame, FrameBody, QueryError, Watch, WatchItem};
 use futures::{Stream, StreamExt};
 use poem::{Body, IntoResponse, Response};
 use poem_openapi::payload::Payload;
@@ -56,9 +56,10 @@ impl Events {
 
     /// A run from its first frame. `queued` is whether it waits for its session.
     pub fn of_run(watch: Watch, leave: Option<OnLeave>, only_content: bool, queued: bool) -> Self {
+        let root = watch.meta.run_id.clone();
         let frames = items(watch, leave).filter_map(move |item| {
             std::future::ready(match item {
-                Ok(WatchItem::Frame(frame)) if only_content && !is_content(&frame.body) => None,
+                Ok(WatchItem::Frame(frame)) if only_content && !is_content(&frame, &root) => None,
                 Ok(WatchItem::Frame(frame)) => Some(sse(&frame)),
                 Ok(WatchItem::CaughtUp) => None,
                 Err(error) => Some(broken(&error)),
@@ -70,7 +71,8 @@ impl Events {
 
     /// A run after the frame a client saw last.
     pub fn resumed(watch: Watch, counts: Counts) -> Self {
-        let about = Control { run: watch.meta.run_id.clone(), status: watch.status, counts };
+        let (kind, run) = (watch.meta.component.kind, watch.meta.run_id.clone());
+        let about = Control { kind, run, status: watch.status, counts };
         let head = futures::stream::iter(if watch.live { about.catch_up() } else { Some(about.replay()) });
         let frames = items(watch, None).map(move |item| match item {
             Ok(WatchItem::Frame(frame)) => sse(&frame),
@@ -102,8 +104,15 @@ impl Events {
     }
 }
 
-fn is_content(body: &FrameBody) -> bool {
-    matches!(body, FrameBody::Content { .. } | FrameBody::Error { .. })
+/// Whether a client that wants only the answer wants this frame: pieces of it, and that there will be none. What members
+/// say is their leader's business; what the steps of a workflow say is all that it says.
+fn is_content(frame: &Frame, root: &RunId) -> bool {
+    let step = frame.run.parent.as_ref().is_some_and(|parent| parent.step.is_some() && parent.run_id == *root);
+    match &frame.body {
+        FrameBody::Content { .. } => frame.run.run_id == *root || step,
+        FrameBody::Error { .. } => frame.run.run_id == *root,
+        _ => false,
+    }
 }
 
 /// What a watch gives, ending after an error. The client has left when this is dropped before its end.
@@ -142,6 +151,7 @@ pub(crate) struct Counts {
 
 /// What a returning client is told about what follows.
 struct Control {
+    kind: ComponentKind,
     run: RunId,
     status: RunStatus,
     counts: Counts,
@@ -169,7 +179,7 @@ impl Control {
             "run_id": self.run,
             "status": self.status.as_str().to_ascii_lowercase(),
             "current_event_count": self.counts.total,
-            "message": "Subscribed to agent run. Receiving live events.",
+            "message": format!("Subscribed to {} run. Receiving live events.", self.kind.as_str()),
         }))
     }
 
@@ -208,7 +218,8 @@ mod tests {
     use super::*;
 
     fn about(status: RunStatus, missed: u64, total: u64, after: Option<u64>) -> Control {
-        Control { run: RunId::parse("r").unwrap(), status, counts: Counts { missed, total, after } }
+        let (kind, run) = (ComponentKind::Agent, RunId::parse("r").unwrap());
+        Control { kind, run, status, counts: Counts { missed, total, after } }
     }
 
     fn text(frame: Bytes) -> String {

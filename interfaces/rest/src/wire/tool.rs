@@ -49,7 +49,7 @@ pub(crate) fn execution(tool: &ToolRecord, told: Told) -> Value {
         "tool_call_error": failed,
         "result": result,
         "metrics": metrics,
-        "child_run_id": null,
+        "child_run_id": tool.children.first().map(|child| &child.run_id),
         "stop_after_tool_call": false,
         "created_at": tool.started_ms / 1000,
         "requires_confirmation": confirms.map(|_| !settled),
@@ -67,6 +67,10 @@ pub(crate) fn execution(tool: &ToolRecord, told: Told) -> Value {
     });
     if let Some(whole) = &tool.whole {
         shown["whole_result"] = whole_result(whole);
+    }
+    // Clients know of one run only.
+    if tool.children.len() > 1 {
+        shown["child_run_ids"] = tool.children.iter().map(|child| child.run_id.as_str()).collect();
     }
     shown
 }

@@ -1,10 +1,15 @@
-//! A run of a workflow in a list: described already, answered once there are workflows.
+//! A run of a workflow in a list.
 
+use daybook_domain::component::ComponentConfig;
+use daybook_domain::run::RunState;
 use poem_openapi::Object;
 use serde_json::Value;
 
+use super::run_parts::{content, is_going_on, stage_name};
+use super::time::iso_seconds;
+
 /// A run of a workflow.
-#[derive(Debug, Object)]
+#[derive(Debug, Default, Object)]
 pub(crate) struct WorkflowRunSchema {
     /// The run.
     pub run_id: String,
@@ -60,4 +65,35 @@ pub(crate) struct WorkflowRunSchema {
     pub files: Option<Vec<Value>>,
     /// The answer as sound.
     pub response_audio: Option<Value>,
+}
+
+impl WorkflowRunSchema {
+    /// A run with the configuration it ran with; `None` for one that was never accepted.
+    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
+        let accepted = state.accepted.as_ref()?;
+        let going_on = is_going_on(state);
+        let (content, content_type) = content(state, config);
+        let none = || Some(Vec::new());
+        Some(Self {
+            run_id: accepted.run_id.to_string(),
+            run_input: state.messages.first().and_then(|first| first.content.clone()),
+            events: none(),
+            workflow_id: Some(config.id().to_string()),
+            user_id: accepted.user_id.as_ref().map(ToString::to_string),
+            content,
+            content_type: Some(content_type),
+            status: Some(state.status.as_str().to_owned()),
+            cancellation_stage: state.cancel_stage.map(|stage| stage_name(stage).to_owned()),
+            created_at: Some(iso_seconds(accepted.at_ms / 1000)),
+            reasoning_content: Some(if going_on { String::new() } else { state.reasoning() }),
+            reasoning_steps: none(),
+            references: none(),
+            reasoning_messages: none(),
+            images: none(),
+            videos: none(),
+            audio: none(),
+            files: none(),
+            ..Self::default()
+        })
+    }
 }

@@ -1,15 +1,18 @@
 //! Frames as JSON and as SSE. Each frame is encoded once; its watchers share the bytes.
 
+mod body;
+mod names;
+mod tasks;
+
 use bytes::Bytes;
-use daybook_domain::message::CallMetrics;
-use daybook_domain::output::OutputSchema;
+use daybook_domain::component::ComponentKind;
+use daybook_domain::run::Parent;
 use daybook_engine::{Frame, FrameBody, RunMeta};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::tool::Told;
-use super::{metrics, tool};
+pub(crate) use self::names::name;
 
 /// A frame, to be written as a JSON object.
 pub(crate) struct Event<'a> {
@@ -29,40 +32,27 @@ impl<'a> From<&'a Frame> for Event<'a> {
     }
 }
 
-/// The event's name.
-pub(crate) fn name(body: &FrameBody) -> &'static str {
-    match body {
-        FrameBody::RunStarted => "RunStarted",
-        FrameBody::Restarted { .. } => "RunRestarted",
-        FrameBody::ModelRequestStarted => "ModelRequestStarted",
-        FrameBody::Content { .. } => "RunContent",
-        FrameBody::ModelRequestCompleted { .. } => "ModelRequestCompleted",
-        FrameBody::ToolCallStarted { .. } => "ToolCallStarted",
-        FrameBody::ToolProgress { .. } => "CustomEvent",
-        FrameBody::ToolCallCompleted { .. } => "ToolCallCompleted",
-        FrameBody::ToolCallError { .. } => "ToolCallError",
-        FrameBody::ContentCompleted => "RunContentCompleted",
-        FrameBody::Completed(_) => "RunCompleted",
-        FrameBody::Paused { .. } => "RunPaused",
-        FrameBody::Continued => "RunContinued",
-        FrameBody::Error { .. } => "RunError",
-        FrameBody::Cancelled { .. } => "RunCancelled",
-        FrameBody::Task { created: true, .. } => "TeamTaskCreated",
-        FrameBody::Task { .. } => "TeamTaskUpdated",
-        FrameBody::Tasks { .. } => "TeamTaskStateUpdated",
-    }
-}
-
 impl Serialize for Event<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (run, kind) = (self.run, self.run.component.kind);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("created_at", &self.at)?;
-        map.serialize_entry("event", name(self.body))?;
-        map.serialize_entry("agent_id", self.run.component.id.as_str())?;
-        map.serialize_entry("agent_name", &self.run.name)?;
-        map.serialize_entry("run_id", self.run.run_id.as_str())?;
-        map.serialize_entry("session_id", self.run.session_id.as_str())?;
-        map.serialize_entry("nested_depth", &0)?;
+        map.serialize_entry("event", name(kind, self.body))?;
+        let (id, named) = match kind {
+            ComponentKind::Agent => ("agent_id", "agent_name"),
+            ComponentKind::Team => ("team_id", "team_name"),
+            ComponentKind::Workflow => ("workflow_id", "workflow_name"),
+        };
+        map.serialize_entry(id, run.component.id.as_str())?;
+        map.serialize_entry(named, &run.name)?;
+        map.serialize_entry("run_id", run.run_id.as_str())?;
+        maybe(&mut map, "parent_run_id", run.parent.as_ref().filter(|parent| !is_step(parent)).map(|it| &it.run_id))?;
+        map.serialize_entry("session_id", run.session_id.as_str())?;
+        if kind != ComponentKind::Workflow {
+            self.step(&mut map)?;
+        }
+        let depth = run.parent.as_ref().filter(|_| kind == ComponentKind::Workflow).map_or(0, |parent| parent.depth);
+        map.serialize_entry("nested_depth", &depth)?;
         self.body(&mut map)?;
         if let Some(index) = self.index {
             map.serialize_entry("event_index", &index)?;
@@ -71,101 +61,20 @@ impl Serialize for Event<'_> {
     }
 }
 
+/// Whether the run carries out a step itself: clients know the workflow's run by another member then.
+fn is_step(parent: &Parent) -> bool {
+    parent.step.as_ref().is_some_and(|step| step.workflow_run_id == parent.run_id)
+}
+
 impl Event<'_> {
-    fn body<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        match self.body {
-            FrameBody::RunStarted | FrameBody::ModelRequestStarted => self.model(map),
-            FrameBody::Restarted { epoch } => map.serialize_entry("epoch", epoch),
-            FrameBody::Content { text, reasoning, provider_data } => {
-                let shaped = text.as_deref().and_then(|text| self.shaped(text));
-                if let Some((_, object)) = &shaped {
-                    map.serialize_entry("content", object)?;
-                } else if text.is_some() || reasoning.is_none() {
-                    map.serialize_entry("content", text.as_deref().unwrap_or_default())?;
-                }
-                map.serialize_entry("workflow_agent", &false)?;
-                map.serialize_entry("content_type", shaped.as_ref().map_or("str", |(name, _)| name))?;
-                map.serialize_entry("reasoning_content", reasoning.as_deref().unwrap_or_default())?;
-                maybe(map, "model_provider_data", provider_data.as_ref())
-            }
-            FrameBody::ModelRequestCompleted { metrics } => self.model_answered(map, metrics),
-            FrameBody::ToolCallStarted { tool } => map.serialize_entry("tool", &tool::execution(tool, Told::InEvent)),
-            FrameBody::ToolProgress { call_id, tool, text } => {
-                map.serialize_entry("content", text)?;
-                map.serialize_entry("tool_call_id", call_id)?;
-                map.serialize_entry("tool_name", tool)
-            }
-            FrameBody::ToolCallCompleted { tool } => {
-                map.serialize_entry("content", &tool::sentence(tool))?;
-                map.serialize_entry("tool", &tool::execution(tool, Told::InEvent))
-            }
-            FrameBody::ToolCallError { tool, error } => {
-                map.serialize_entry("error", error)?;
-                map.serialize_entry("tool", &tool::execution(tool, Told::InEvent))
-            }
-            FrameBody::ContentCompleted | FrameBody::Continued => Ok(()),
-            FrameBody::Completed(_) => self.completed(map),
-            FrameBody::Paused { requirements, tools, content, .. } => {
-                let words =
-                    if content.is_empty() { tool::paused_words(requirements, requirements.iter()) } else { content };
-                map.serialize_entry("content", words)?;
-                map.serialize_entry("tools", &tool::executions(tools, Told::InEvent))?;
-                let asked = tool::requirements(&self.run.run_id, requirements, tools, Told::InEvent);
-                map.serialize_entry("requirements", &asked)
-            }
-            FrameBody::Error { message, error_type } => {
-                map.serialize_entry("content", message)?;
-                map.serialize_entry("error_type", error_type)
-            }
-            FrameBody::Task { task, .. } => map.serialize_entry("task_id", &task.id),
-            FrameBody::Tasks { .. } => Ok(()),
-            FrameBody::Cancelled { content, reason } => {
-                map.serialize_entry("content", content)?;
-                map.serialize_entry("reason", reason)
-            }
-        }
-    }
-
-    fn model<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry("model", &self.run.model)?;
-        map.serialize_entry("model_provider", &self.run.provider)
-    }
-
-    fn model_answered<M: SerializeMap>(&self, map: &mut M, metrics: &CallMetrics) -> Result<(), M::Error> {
-        self.model(map)?;
-        map.serialize_entry("input_tokens", &metrics.usage.input_tokens)?;
-        map.serialize_entry("output_tokens", &metrics.usage.output_tokens)?;
-        map.serialize_entry("total_tokens", &metrics.usage.total_tokens)?;
-        maybe(map, "time_to_first_token", metrics.time_to_first_token)?;
-        map.serialize_entry("reasoning_tokens", &metrics.usage.reasoning_tokens)?;
-        map.serialize_entry("cache_read_tokens", &metrics.usage.cache_read_tokens)?;
-        map.serialize_entry("cache_write_tokens", &metrics.usage.cache_write_tokens)
-    }
-
-    fn completed<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        let FrameBody::Completed(end) = self.body else { return Ok(()) };
-        match self.shaped(end.answer.as_deref().unwrap_or(&end.content)).filter(|_| !end.cancelled) {
-            Some((name, object)) => {
-                map.serialize_entry("content", &object)?;
-                map.serialize_entry("content_type", name)?;
-            }
-            None => {
-                map.serialize_entry("content", &end.content)?;
-                map.serialize_entry("content_type", "str")?;
-            }
-        }
-        maybe(map, "reasoning_content", end.reasoning.as_ref())?;
-        maybe(map, "model_provider_data", end.provider_data.as_ref())?;
-        maybe(map, "metadata", end.metadata.as_ref())?;
-        map.serialize_entry("session_state", &end.session_state)?;
-        let (model, provider) = (&self.run.model, &self.run.provider);
-        let cost = metrics::of_run(&end.usage, end.time_to_first_token, Some(end.duration), model, provider);
-        map.serialize_entry("metrics", &cost)
-    }
-
-    /// The object in `text`, and what its shape is called, where the run's answer must have one.
-    fn shaped(&self, text: &str) -> Option<(&str, Value)> {
-        Some((self.run.output.as_deref()?, OutputSchema::read(text)?))
+    /// The step of a workflow that the run belongs to.
+    fn step<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        let Some(step) = self.run.parent.as_ref().and_then(|parent| parent.step.as_ref()) else { return Ok(()) };
+        map.serialize_entry("workflow_id", step.workflow_id.as_str())?;
+        map.serialize_entry("workflow_run_id", step.workflow_run_id.as_str())?;
+        map.serialize_entry("step_id", &step.step_id)?;
+        map.serialize_entry("step_name", &step.step_name)?;
+        map.serialize_entry("step_index", &step.step_index)
     }
 
     /// The event as a value.
@@ -182,7 +91,7 @@ fn maybe<M: SerializeMap, T: Serialize>(map: &mut M, name: &'static str, value: 
 pub(crate) fn sse(frame: &Frame) -> Bytes {
     frame.sse(|frame| {
         let json = serde_json::to_string(&Event::from(frame)).unwrap_or_default();
-        let (index, name, json) = (frame.index, name(&frame.body), one_line(json));
+        let (index, name, json) = (frame.index, name(frame.run.component.kind, &frame.body), one_line(json));
         Bytes::from(format!("id: {index}\nevent: {name}\ndata: {json}\n\n"))
     })
 }
@@ -202,6 +111,7 @@ pub(crate) mod tests {
 
     use daybook_domain::component::ComponentRef;
     use daybook_domain::ids::{ComponentId, RunId, SessionId};
+    use daybook_domain::message::CallMetrics;
     use daybook_domain::run::ToolOutcome;
     use daybook_domain::usage::Usage;
     use serde_json::json;
@@ -222,6 +132,65 @@ pub(crate) mod tests {
             output: None,
             parent: None,
         })
+    }
+
+    /// A team's run.
+    pub(crate) fn team() -> RunMeta {
+        let (run_id, component) =
+            (RunId::parse("t1").unwrap(), ComponentRef::team(ComponentId::parse("my-team").unwrap()));
+        RunMeta { run_id, component, name: "My Team".to_owned(), ..(*meta()).clone() }
+    }
+
+    /// The run of a member, or of what a step runs.
+    fn child(step: Option<Value>) -> RunMeta {
+        let parent = json!({"run_id": "t1", "root": "t1", "cause": "call_1", "depth": 1, "epoch": 1, "step": step});
+        RunMeta { parent: Some(serde_json::from_value(parent).unwrap()), ..(*meta()).clone() }
+    }
+
+    fn shown(run: &RunMeta, body: FrameBody) -> Value {
+        Event { index: None, at: 1, run, body: &body }.value()
+    }
+
+    #[test]
+    fn a_teams_own_events_are_named_after_it_and_its_members_after_what_they_are() {
+        let content = || FrameBody::Content { text: Some("Hi".to_owned()), reasoning: None, provider_data: None };
+        let expected = json!({"created_at": 1, "event": "TeamRunContent", "team_id": "my-team", "team_name": "My Team",
+            "run_id": "t1", "session_id": "s1", "nested_depth": 0, "content": "Hi", "content_type": "str",
+            "reasoning_content": ""});
+        assert_eq!(shown(&team(), content()), expected);
+        let expected = json!({"created_at": 1, "event": "RunContent", "agent_id": "my-agent", "agent_name": "My Agent",
+            "run_id": "r1", "parent_run_id": "t1", "session_id": "s1", "nested_depth": 0, "content": "Hi",
+            "workflow_agent": false, "content_type": "str", "reasoning_content": ""});
+        assert_eq!(shown(&child(None), content()), expected);
+        assert_eq!(shown(&team(), FrameBody::ContentCompleted)["event"], "TeamRunContentCompleted");
+    }
+
+    #[test]
+    fn the_events_of_a_step_say_which_step_it_is() {
+        let step = |run: &str| json!({"workflow_id": "w", "workflow_run_id": run, "step_id": "i", "step_name": "n", "step_index": [2, 1]});
+        let of_step = shown(&child(Some(step("t1"))), FrameBody::ContentCompleted);
+        let expected = json!({"created_at": 1, "event": "RunContentCompleted", "agent_id": "my-agent",
+            "agent_name": "My Agent", "run_id": "r1", "session_id": "s1", "workflow_id": "w", "workflow_run_id": "t1",
+            "step_id": "i", "step_name": "n", "step_index": [2, 1], "nested_depth": 0});
+        assert_eq!(of_step, expected);
+        // A member of the team that carries the step out.
+        let of_member = shown(&child(Some(step("w1"))), FrameBody::ContentCompleted);
+        assert_eq!((&of_member["parent_run_id"], &of_member["workflow_run_id"]), (&json!("t1"), &json!("w1")));
+    }
+
+    #[test]
+    fn what_members_did_is_at_the_end_of_their_teams_run() {
+        let state = json!({"status": "COMPLETED", "accepted": {"run_id": "m1", "session_id": "s1",
+            "component": {"kind": "agent", "id": "writer"}, "config_hash": "h", "mode": "plain", "admission": "active",
+            "message": ["something"], "at_ms": 1}});
+        let model = json!({"key": "m", "id": "fake-gpt", "provider": "OpenAI", "class": "OpenAIChat"});
+        let config = json!({"id": "writer", "name": "Writer", "model": model});
+        let end = json!({"t": "completed", "content": "Done", "usage": Usage::default(), "duration": 1.5,
+            "children": [{"state": state, "config": config}]});
+        let end = shown(&team(), serde_json::from_value(end).unwrap());
+        let member = &end["member_responses"][0];
+        assert_eq!((&member["run_id"], &member["agent_name"]), (&json!("m1"), &json!("Writer")));
+        assert!(own(completed(Usage::default())).get("member_responses").is_none());
     }
 
     fn frame(index: u64, body: FrameBody) -> Frame {
@@ -292,7 +261,7 @@ pub(crate) mod tests {
             tool: "import".to_owned(),
             text: "3 of 7".to_owned(),
         };
-        assert_eq!(name(&body), "CustomEvent");
+        assert_eq!(name(ComponentKind::Agent, &body), "CustomEvent");
         assert_eq!(own(body), json!({"content": "3 of 7", "tool_call_id": "call_1", "tool_name": "import"}));
     }
 

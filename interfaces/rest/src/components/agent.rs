@@ -1,16 +1,16 @@
 //! An agent as clients see it.
 
-use daybook_domain::component::AgentConfig;
-use daybook_domain::tool::ToolSpec;
+use daybook_domain::component::{AgentConfig, ModelRef};
+use daybook_domain::tool::{ApprovalKind, Gate, ToolSpec};
 use poem_openapi::Object;
 use serde_json::{Value, json};
 
-use crate::wire::SESSION_TABLE;
+use crate::wire::{Members, SESSION_TABLE};
 
 /// An agent.
 #[derive(Debug, Default, Object)]
 #[oai(skip_serializing_if_is_none)]
-pub(super) struct AgentResponse {
+pub(crate) struct AgentResponse {
     /// Its id.
     pub id: Option<String>,
     /// Its name.
@@ -68,7 +68,7 @@ pub(super) struct AgentResponse {
 /// A model.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
-pub(super) struct ModelResponse {
+pub(crate) struct ModelResponse {
     /// The kind of model.
     pub name: Option<String>,
     /// The provider's id of it.
@@ -80,19 +80,14 @@ pub(super) struct ModelResponse {
 impl AgentResponse {
     /// An agent whose sessions are in this database.
     pub fn of(config: &AgentConfig, db_id: &str) -> Self {
-        let model = &config.model;
         Self {
             id: Some(config.id.to_string()),
             name: Some(config.name.clone()),
             db_id: Some(db_id.to_owned()),
             description: config.description.clone(),
             role: config.role.clone(),
-            model: Some(ModelResponse {
-                name: Some(model.class.clone()),
-                model: Some(model.id.clone()),
-                provider: Some(model.provider.clone()),
-            }),
-            tools: tools(config),
+            model: Some(ModelResponse::of(&config.model)),
+            tools: tools(config.tools.iter()),
             sessions: Some(sessions(config)),
             reasoning: Some(json!({"reasoning": false})),
             system_message: system_message(config),
@@ -103,23 +98,52 @@ impl AgentResponse {
     }
 }
 
-fn tools(config: &AgentConfig) -> Option<Value> {
-    let tool = |tool: &ToolSpec| {
-        let (name, description) = (&tool.name, &tool.description);
-        json!({"name": name, "description": description, "parameters": tool.parameters})
-    };
-    let tools: Vec<Value> = config.tools.iter().map(tool).collect();
+impl ModelResponse {
+    /// A model.
+    pub fn of(model: &ModelRef) -> Self {
+        Self { name: Some(model.class.clone()), model: Some(model.id.clone()), provider: Some(model.provider.clone()) }
+    }
+}
+
+/// Tools as clients see them; `None` for none.
+pub(super) fn tools<'a>(specs: impl Iterator<Item = &'a ToolSpec>) -> Option<Value> {
+    let tools: Vec<Value> = specs.map(tool).collect();
     (!tools.is_empty()).then(|| json!({ "tools": tools }))
 }
 
-fn sessions(config: &AgentConfig) -> Value {
+fn tool(tool: &ToolSpec) -> Value {
+    let gate = match tool.gate {
+        Gate::Confirmation => Some("requires_confirmation"),
+        Gate::UserInput { .. } => Some("requires_user_input"),
+        Gate::Feedback => Some("requires_user_feedback"),
+        Gate::External { .. } => Some("external_execution"),
+        Gate::None => tool.approval.as_ref().map(|_| "requires_confirmation"),
+    };
+    let approval = tool.approval.as_ref().map(|rule| match rule.kind {
+        ApprovalKind::Required => "required",
+        ApprovalKind::Audit => "audit",
+    });
+    let shown = Members::default()
+        .with("name", tool.name.as_str())
+        .with("description", tool.description.as_str())
+        .with("parameters", tool.parameters.clone())
+        .maybe("approval_type", approval);
+    match gate {
+        Some(gate) => shown.with(gate, true).done(),
+        None => shown.done(),
+    }
+}
+
+/// How it remembers conversations.
+pub(super) fn sessions(config: &AgentConfig) -> Value {
     match config.history_runs {
         0 => json!({"session_table": SESSION_TABLE}),
         n => json!({"session_table": SESSION_TABLE, "add_history_to_context": true, "num_history_runs": n}),
     }
 }
 
-fn system_message(config: &AgentConfig) -> Option<Value> {
+/// What its model is told first.
+pub(super) fn system_message(config: &AgentConfig) -> Option<Value> {
     let mut message = serde_json::Map::new();
     if let Some(description) = &config.description {
         message.insert("description".to_owned(), description.as_str().into());
@@ -134,7 +158,6 @@ fn system_message(config: &AgentConfig) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use daybook_domain::component::ModelRef;
     use daybook_domain::ids::ComponentId;
     use poem_openapi::types::ToJSON;
 
