@@ -1,7 +1,7 @@
 //! The answers of requests that start a run or continue one: the whole run, its events, or where to ask for it.
 
 use daybook_domain::ids::{RunId, SessionId};
-use daybook_domain::run::RunStatus;
+use daybook_domain::run::{RunState, RunStatus};
 use daybook_engine::Outcome;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, ResponseContent};
@@ -51,6 +51,8 @@ pub(super) struct Going {
     /// Its caller's events are those after this one.
     after: Option<u64>,
     leave: Option<OnLeave>,
+    /// Whether it goes on, or was to go on: clients find its events beside the answer then.
+    continued: bool,
 }
 
 impl Going {
@@ -58,13 +60,21 @@ impl Going {
     pub fn of(outcome: Outcome) -> Option<Self> {
         match outcome {
             Outcome::Accepted { run_id, session_id, queued } => {
-                Some(Self { run_id, session_id, queued, after: None, leave: None })
+                Some(Self { run_id, session_id, queued, after: None, leave: None, continued: false })
             }
             Outcome::Continued { run_id, session_id, queued, after } => {
-                Some(Self { run_id, session_id, queued, after, leave: None })
+                Some(Self { run_id, session_id, queued, after, leave: None, continued: true })
             }
             Outcome::Approval(_) | Outcome::Forked { .. } | Outcome::Compaction(_) | Outcome::Cancelled => None,
         }
+    }
+
+    /// A paused run that stays as it is; `None` for any other.
+    pub fn paused(state: &RunState) -> Option<Self> {
+        let accepted = state.accepted.as_ref().filter(|_| state.status == RunStatus::Paused)?;
+        let (run_id, session_id) = (accepted.run_id.clone(), accepted.session_id.clone());
+        let after = state.paused_frame.and_then(|frame| frame.checked_sub(1));
+        Some(Self { run_id, session_id, queued: false, after, leave: None, continued: true })
     }
 
     /// The run.
@@ -105,7 +115,7 @@ impl Going {
         }
         let detail = super::detail(state, run).await?;
         let mut output = T::answering(&detail);
-        if let Some(events) = super::events_of_answer(state, &detail).await? {
+        if let Some(events) = super::events_of_answer(state, &detail, self.continued).await? {
             output = output.with_events(events);
         }
         let output = super::with_approval(state, &detail.state, output).await?;

@@ -21,6 +21,11 @@ pub(super) trait Continues: Kind {
     /// # Errors
     /// 400 for what cannot be read.
     fn answers(fields: &Fields) -> Result<Vec<Answer>, ApiError>;
+
+    /// Whether the form is one that leaves a paused run as it is.
+    fn leaves_paused(_fields: &Fields) -> bool {
+        false
+    }
 }
 
 /// How a run of an agent goes on.
@@ -116,5 +121,10 @@ impl Continues for Teams {
 
     fn answers(fields: &Fields) -> Result<Vec<Answer>, ApiError> {
         answers::in_requirements(fields)
+    }
+
+    /// As agents' clients answer: those of teams have always got the run back unchanged.
+    fn leaves_paused(fields: &Fields) -> bool {
+        fields.text(Self::ANSWERS).is_none() && fields.text("tools").is_some()
     }
 }

@@ -3,7 +3,7 @@
 use daybook_domain::command::{ContinueFrom, ContinueRun};
 use daybook_domain::component::{ComponentKind, ComponentRef};
 use daybook_domain::ids::{RunId, SessionId, UserId};
-use daybook_domain::run::{Answer, RunMode};
+use daybook_domain::run::{Answer, RunMode, RunState};
 use daybook_engine::ExecuteError;
 use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
@@ -14,6 +14,7 @@ use crate::errors::ApiError;
 use crate::forms::{Fields, Form};
 use crate::guard::Guard;
 use crate::kind::{self, Of, run_not_found};
+use crate::state::LOG;
 use crate::wire::stream::Events;
 
 pub(super) struct Continue<K>(pub Of<K>);
@@ -64,6 +65,11 @@ impl<K: Continues> Continue<K> {
         let component = self.0.known(&component_id)?;
         let (stream, background) = (fields.boolean("stream", true)?, fields.boolean("background", false)?);
         let command = read(&fields, component, kind::run_id(&run_id)?, answers, stream, background)?;
+        if K::leaves_paused(&fields)
+            && let Some(going) = self.paused(&command).await?
+        {
+            return going.answer(&self.0, stream, background, false).await;
+        }
         match self.0.engine.execute(guard.envelope(command)).await {
             Ok(outcome) => {
                 let going = Going::of(outcome).ok_or_else(run_not_found)?;
@@ -76,6 +82,17 @@ impl<K: Continues> Continue<K> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl<K: Continues> Continue<K> {
+    /// The run as it stands, when it is the one that is meant and waits for answers.
+    async fn paused(&self, command: &ContinueRun) -> Result<Option<Going>, ApiError> {
+        let run = self.0.engine.run(LOG, &command.run_id).await?;
+        let meant = |run: &RunState| {
+            run.component() == Some(&command.component) && run.session_id() == Some(&command.session_id)
+        };
+        Ok(run.filter(meant).as_ref().and_then(Going::paused))
     }
 }
 

@@ -109,13 +109,13 @@ async fn events(state: &AppState, detail: &RunDetail) -> Result<Vec<Value>, ApiE
 ///
 /// # Errors
 /// What the log answers.
-async fn events_of_answer(state: &AppState, detail: &RunDetail) -> Result<Option<Vec<Value>>, ApiError> {
+async fn events_of_answer(
+    state: &AppState,
+    detail: &RunDetail,
+    continued: bool,
+) -> Result<Option<Vec<Value>>, ApiError> {
     if shows_events(&detail.state) || detail.config.component().kind != ComponentKind::Team {
-        // Of a run that went on.
-        return match &detail.state.continued {
-            Some(_) => events(state, detail).await.map(Some),
-            None => Ok(None),
-        };
+        return if continued { events(state, detail).await.map(Some) } else { Ok(None) };
     }
     // Of a team they find what stopped its run, and that it went on, though nobody watched.
     let turns = ["TeamRunPaused", "TeamRunContinued", "TeamRunError"];
