@@ -41,16 +41,24 @@ pub(crate) async fn fork_session(
     let copy = SessionId::from((inner.ports.ids)());
     let subject = Subject { session: copy.clone(), user: session.user_id.clone() };
     let names: HashMap<RunId, RunId> = runs.iter().map(|run| (run.clone(), RunId::from((inner.ports.ids)()))).collect();
-    let copies =
+    let mut copies =
         Copies { inner, log, session: &command.session_id, subject: &subject, names, summaries: source.places() };
     let mut ended = HashMap::new();
     for run in runs {
-        let (name, events, state) = copies.run(run).await?;
+        let Copy { name, events, state, mut below } = copies.run(run).await?;
         if !state.status.is_end() {
             continue;
         }
         append(inner, envelope, StreamId::run(&name), &subject, events.into_iter().map(DomainEvent::from)).await?;
         ended.insert(run.clone(), (name, state));
+        while let Some(child) = below.pop() {
+            let Copy { name, events, below: more, .. } = copies.run(&child).await?;
+            below.extend(more);
+            if !events.is_empty() {
+                let events = events.into_iter().map(DomainEvent::from);
+                append(inner, envelope, StreamId::run(&name), &subject, events).await?;
+            }
+        }
     }
     // Last, so that a copy is there whole or not at all.
     let events = source.copied(&copies, &copy, &ended, inner.now_ms() / 1000);
@@ -169,9 +177,18 @@ impl Source {
 fn ran(run_id: &RunId, state: &RunState, at: i64) -> [SessionEvent; 2] {
     let (run_id, admission, again) = (run_id.clone(), Admission::Active, false);
     let admitted = SessionRunAdmitted { run_id: run_id.clone(), admission, again, at };
-    let (status, usage, model) = (state.status, state.usage, None);
-    let ended = SessionRunEnded { run_id, status, usage, model, at, others: Default::default() };
+    let (status, usage, model, others) = (state.status, state.usage, None, state.spent.clone());
+    let ended = SessionRunEnded { run_id, status, usage, model, others, at };
     [SessionEvent::RunAdmitted(admitted), SessionEvent::RunEnded(ended)]
+}
+
+/// A run under its new name.
+struct Copy {
+    name: RunId,
+    events: Vec<RunEvent>,
+    state: RunState,
+    /// The runs under it, by their old names.
+    below: Vec<RunId>,
 }
 
 /// Makes the copies of what a session has.
@@ -188,14 +205,24 @@ struct Copies<'a> {
 
 impl Copies<'_> {
     /// The events of a run under its new name, and their fold.
-    async fn run(&self, run: &RunId) -> Result<(RunId, Vec<RunEvent>, RunState), ExecuteError> {
+    async fn run(&mut self, run: &RunId) -> Result<Copy, ExecuteError> {
         let blobs = Blobs { inner: self.inner, log: self.log, session: self.session, subject: self.subject };
         let name = self.name(run);
-        let (mut events, mut state) = (Vec::new(), RunState::default());
+        let (mut events, mut state, mut below) = (Vec::new(), RunState::default(), Vec::new());
         for recorded in self.inner.store.read_stream(self.log, &StreamId::run(run), 0).await? {
-            let DomainEvent::Run(event) = recorded.event else { continue };
+            let DomainEvent::Run(mut event) = recorded.event else { continue };
+            for child in event.children_mut() {
+                below.push(child.run_id.clone());
+                let fresh = || RunId::from((self.inner.ports.ids)());
+                child.run_id = self.names.entry(child.run_id.clone()).or_insert_with(fresh).clone();
+            }
             let event = match event {
-                RunEvent::Accepted(accepted) => RunEvent::Accepted(Box::new(renamed(&blobs, &name, *accepted).await?)),
+                RunEvent::Accepted(mut accepted) => {
+                    if let Some(parent) = &mut accepted.parent {
+                        (parent.run_id, parent.root) = (self.name(&parent.run_id), self.name(&parent.root));
+                    }
+                    RunEvent::Accepted(Box::new(renamed(&blobs, &name, *accepted).await?))
+                }
                 RunEvent::ModelCallRequested(mut requested) => {
                     requested.history.iter_mut().for_each(|run| *run = self.name(run));
                     requested.summary = requested.summary.map(|version| self.place(version));
@@ -217,7 +244,7 @@ impl Copies<'_> {
             state.evolve(&event);
             events.push(event);
         }
-        Ok((name, events, state))
+        Ok(Copy { name, events, state, below })
     }
 
     /// A run that is not of the session keeps its name.

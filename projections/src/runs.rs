@@ -121,6 +121,7 @@ async fn load(db: &mut PgConnection, scope: Scope, events: &[Entry]) -> Result<B
 struct Columns {
     run: Vec<String>,
     session: Vec<String>,
+    parent: Vec<String>,
     owner: Vec<String>,
     kind: Vec<&'static str>,
     component: Vec<String>,
@@ -138,6 +139,7 @@ impl Columns {
         let accepted = row.state.accepted.as_ref().ok_or_else(missing)?;
         self.run.push(run.as_str().to_owned());
         self.session.push(accepted.session_id.as_str().to_owned());
+        self.parent.push(accepted.parent.as_ref().map_or_else(String::new, |parent| parent.run_id.to_string()));
         self.owner.push(accepted.user_id.as_ref().map_or("", UserId::as_str).to_owned());
         self.kind.push(accepted.component.kind.as_str());
         self.component.push(accepted.component.id.as_str().to_owned());
@@ -160,10 +162,10 @@ async fn save(db: &mut PgConnection, scope: Scope, rows: &BTreeMap<RunId, Foldin
         columns.push(run, row)?;
     }
     sqlx::query(
-        "INSERT INTO run_view (log_id, version, run_id, session_id, owner_id, component_kind, component_id, status, \
-             created_at, updated_at, seq, position, state) \
+        "INSERT INTO run_view (log_id, version, run_id, session_id, parent_id, owner_id, component_kind, component_id, \
+             status, created_at, updated_at, seq, position, state) \
          SELECT $1, $2, * FROM UNNEST($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
-             $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[]) \
+             $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::text[]) \
          ON CONFLICT (log_id, version, run_id) DO UPDATE SET status = excluded.status, \
              updated_at = excluded.updated_at, position = excluded.position, state = excluded.state",
     )
@@ -171,6 +173,7 @@ async fn save(db: &mut PgConnection, scope: Scope, rows: &BTreeMap<RunId, Foldin
     .bind(scope.version)
     .bind(columns.run)
     .bind(columns.session)
+    .bind(columns.parent)
     .bind(columns.owner)
     .bind(columns.kind)
     .bind(columns.component)
@@ -249,7 +252,7 @@ pub(crate) fn of_session_query(
 ) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new("SELECT state, seq FROM run_view WHERE log_id = ");
     query.push_bind(scope.log.0).push(" AND version = ").push_bind(scope.version);
-    query.push(" AND session_id = ").push_bind(session.as_str().to_owned());
+    query.push(" AND parent_id = '' AND session_id = ").push_bind(session.as_str().to_owned());
     if let Some(owner) = owner {
         query.push(" AND owner_id = ").push_bind(owner.as_str().to_owned());
     }

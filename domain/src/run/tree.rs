@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::event::RunEvent;
 use super::requirement::Requirement;
 use super::state::RunState;
 use super::tools::ToolRecord;
@@ -70,6 +71,16 @@ pub struct MemberAsk {
 /// The run that carries out `cause` of `parent`, its `index`-th: whoever goes on with the parent goes on with this one.
 pub fn child_run_id(parent: &RunId, cause: &str, index: usize) -> RunId {
     RunId::from(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("daybook {parent} child {cause} {index}").as_bytes()))
+}
+
+impl RunEvent {
+    /// The child runs that it names as begun.
+    pub fn children_mut(&mut self) -> &mut [ChildRef] {
+        match self {
+            Self::ToolCallRequested(requested) => &mut requested.children,
+            _ => &mut [],
+        }
+    }
 }
 
 impl RunState {

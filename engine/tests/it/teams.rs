@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use daybook_domain::command::StartRun;
+use daybook_domain::command::{ForkSession, StartRun};
 use daybook_domain::component::{AgentConfig, ComponentRef, Member, ModelRef, OnMemberError, TeamConfig, TeamMode};
 use daybook_domain::ids::{ComponentId, RunId, SessionId};
 use daybook_domain::run::{ErrorKind, RunMode, RunState, RunStatus, TaskStatus};
-use daybook_engine::{Engine, Frame, FrameBody, Listing, Registry, WatchItem, build_request, json_hash};
+use daybook_engine::{Engine, Frame, FrameBody, Listing, Outcome, Registry, WatchItem, build_request, json_hash};
 
 use crate::world::*;
 
@@ -167,6 +167,16 @@ async fn a_member_works_in_a_run_of_its_own_under_the_leaders() {
     assert_eq!(crew.world.runs_of(&session).await, std::slice::from_ref(&run));
     let spent: u64 = state.spent.total().total_tokens + state.usage.total_tokens;
     assert_eq!(spent, 4 * 3);
+
+    // A copy of the session has runs of its own, at every depth.
+    let fork = ForkSession { component: asking("", "s").component, session_id: session, user_id: None };
+    let Outcome::Forked { session_id } = engine.execute(envelope(fork)).await.unwrap() else { panic!("no copy") };
+    let copied = crew.world.runs_of(&session_id).await[0].clone();
+    let copy = crew.tree(&engine, &copied).await;
+    assert_eq!((copy.len(), copy[1].content().as_str()), (2, "Found it"));
+    assert!(copy[1].run_id() != child.run_id() && copy[1].session_id() == Some(&session_id));
+    let parent = copy[1].parent().unwrap();
+    assert_eq!((&parent.run_id, &parent.root), (&copied, &copied));
     engine.shutdown().await;
     crew.world.close().await;
 }
