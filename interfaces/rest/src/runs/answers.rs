@@ -2,6 +2,7 @@
 //! in the requirements, as teams' clients do.
 
 use daybook_domain::exact::inexact_number;
+use daybook_domain::ids::RunId;
 use daybook_domain::run::Answer;
 use serde_json::error::Category;
 use serde_json::{Map, Value};
@@ -90,7 +91,16 @@ fn required(mut needed: Map<String, Value>) -> Result<Answer, String> {
             tool.insert(list.to_owned(), said);
         }
     }
-    answer(&tool)
+    Ok(Answer { run: member_run(&needed)?, ..answer(&tool)? })
+}
+
+/// The run that asks, where it is not the one that is continued.
+fn member_run(needed: &Map<String, Value>) -> Result<Option<RunId>, String> {
+    match needed.get("member_run_id") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(run)) => RunId::parse(run).map(Some).map_err(|error| format!("member_run_id: {error}")),
+        Some(_) => Err("member_run_id must be a text".to_owned()),
+    }
 }
 
 fn answer(tool: &Map<String, Value>) -> Result<Answer, String> {
@@ -115,6 +125,7 @@ fn answer(tool: &Map<String, Value>) -> Result<Answer, String> {
         Some(other) => Some(other.to_string()),
     };
     Ok(Answer {
+        run: None,
         call_id: text("tool_call_id")?.ok_or_else(|| "tool_call_id is missing".to_owned())?,
         tool: text("tool_name")?,
         arguments,
@@ -176,6 +187,7 @@ mod tests {
             "user_feedback_schema": [{"question": "Where?", "selected_options": ["Oslo"]}]}]);
         let read = in_tools(&fields("tools", &tools).await).unwrap();
         let expected = Answer {
+            run: None,
             call_id: "c".to_owned(),
             tool: Some("t".to_owned()),
             arguments: json!({"a": 1}).as_object().cloned(),
@@ -220,13 +232,16 @@ mod tests {
         );
         let said = read(json!({"tool_execution": {"tool_call_id": "c", "confirmed": true}})).await.unwrap();
         assert_eq!(said[0].confirmed, Some(true));
+        let of_member = json!({"member_run_id": "m1", "tool_execution": {"tool_call_id": "c", "confirmed": true}});
+        assert_eq!(read(of_member).await.unwrap()[0].run, RunId::parse("m1").ok());
         let said = read(json!({"external_execution_result": "done", "tool_execution": call})).await.unwrap();
         assert_eq!(said[0].result.as_deref(), Some("done"));
         let filled = json!([{"name": "to", "value": "bob"}]);
         let said = read(json!({"user_input_schema": filled, "tool_execution": call})).await.unwrap();
         assert_eq!(said[0].values, json!({"to": "bob"}).as_object().cloned());
         let contrary = json!({"confirmation": true, "tool_execution": {"tool_call_id": "c", "confirmed": false}});
-        for wrong in [json!({}), json!({"tool_execution": 1}), json!(1), contrary] {
+        let nobody = json!({"member_run_id": 7, "tool_execution": {"tool_call_id": "c", "confirmed": true}});
+        for wrong in [json!({}), json!({"tool_execution": 1}), json!(1), contrary, nobody] {
             assert!(is_refused(read(wrong.clone()).await), "{wrong}");
         }
         assert!(is_refused(in_requirements(&urlencoded(&[("requirements", "{nope")]).await)));
