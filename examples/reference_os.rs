@@ -1,4 +1,4 @@
-//! Serves the agents that the contract was recorded from, under the same ids, against a scripted model server.
+//! Serves the agents and teams that the contract was recorded from, under the same ids, against a scripted model server.
 //! Environment: PORT (7777), MODEL_URL (http://127.0.0.1:9111/v1), DATABASE_URL or else a private PostgreSQL in DATA_DIR
 //! (.reference_os), RUST_LOG. With CALLS_FILE set there is `crash-agent` too, whose tools write their calls to that file.
 
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook::{
     AgentDefinition, Api, ApprovalKind, ApprovalRule, Builder, Daybook, Effect, Error, FunctionTool, Gate, MasterKey,
-    ModelOptions, OnExpiry, ProviderModel, RetryPolicy, Settings, ToolContext, ToolError,
+    ModelOptions, OnExpiry, ProviderModel, RetryPolicy, Settings, TeamDefinition, ToolContext, ToolError,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -146,7 +146,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve() -> Result<(), Error> {
-    let mut builder = recorded_agents(server()?)?;
+    let mut builder = recorded_teams(recorded_agents(server()?)?);
     if let Some(calls) = variable("CALLS_FILE") {
         builder = crash_agent(builder, Path::new(&calls));
     }
@@ -236,6 +236,17 @@ fn recorded_agents(builder: Builder) -> Result<Builder, Error> {
         .agent(AgentDefinition::new("approval-agent").name("Approval Agent").tool("deploy_release").tool("drop_table"))
         .agent(AgentDefinition::new("struct-agent").name("Struct Agent").output_schema(schemars::schema_for!(Movie)))
         .agent(AgentDefinition::new("nohist-agent").name("No History Agent")))
+}
+
+fn recorded_teams(builder: Builder) -> Builder {
+    let agent = |id: &str, name: &str, role: &str| AgentDefinition::new(id).name(name).role(role);
+    let leader = AgentDefinition::new("my-team").name("My Team").description("Two members");
+    let team = TeamDefinition::new(leader)
+        .own_member(agent("researcher", "Researcher", "Finds facts").tool("get_weather"))
+        .own_member(agent("writer", "Writer", "Writes text"));
+    let leader = AgentDefinition::new("hitl-team").name("HITL Team").tool("delete_file");
+    let careful = agent("confirm-member", "Confirm Member", "Deletes files").tool("delete_file");
+    builder.team(team).team(TeamDefinition::new(leader).own_member(careful))
 }
 
 /// Agents for killing the server in the middle of their tools; the calls of the second wait for a person.

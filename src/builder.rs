@@ -20,6 +20,7 @@ use crate::models::{DEFAULT_MODEL, default_model};
 use crate::notices::ApprovalNotice;
 use crate::server::Daybook;
 use crate::sources::{SourceDefinition, SourceKind, Toolbox};
+use crate::team::{self, TeamDefinition};
 
 /// Names the TLS implementation for the whole process. [`Builder::build`] does it too; a program that makes TLS
 /// connections before that calls it first.
@@ -49,6 +50,7 @@ pub(crate) struct Around {
 /// What a server can run by its code; stays while it serves.
 pub(crate) struct Parts {
     agents: Vec<AgentDefinition>,
+    teams: Vec<TeamDefinition>,
     models: Models,
     pub(crate) tools: ToolSet,
     sources: Vec<SourceDefinition>,
@@ -56,7 +58,13 @@ pub(crate) struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { agents: Vec::new(), models: Models::new(), tools: built_in_tools(), sources: Vec::new() }
+        Self {
+            agents: Vec::new(),
+            teams: Vec::new(),
+            models: Models::new(),
+            tools: built_in_tools(),
+            sources: Vec::new(),
+        }
     }
 }
 
@@ -100,6 +108,7 @@ impl Parts {
             let (config, tools) = agent.resolve(&models, toolbox)?;
             registry.add_agent(config, tools, Listing::Public)?;
         }
+        team::register(self.teams.clone(), &mut registry, &models, toolbox)?;
         Ok(registry)
     }
 }
@@ -109,6 +118,13 @@ impl Builder {
     #[must_use]
     pub fn agent(mut self, agent: AgentDefinition) -> Self {
         self.parts.agents.push(agent);
+        self
+    }
+
+    /// One more team. The agents and teams that are its members may be added before or after it.
+    #[must_use]
+    pub fn team(mut self, team: TeamDefinition) -> Self {
+        self.parts.teams.push(team);
         self
     }
 
@@ -300,7 +316,7 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
-    use daybook_domain::component::ComponentKind;
+    use daybook_domain::component::{ComponentKind, TeamMode};
     use daybook_domain::tool::Effect;
     use daybook_models::DemoModel;
     use daybook_tools::{FunctionTool, ToolContext};
@@ -328,6 +344,43 @@ mod tests {
             Err(error) => error,
             Ok(_) => panic!("accepted"),
         }
+    }
+
+    fn team(id: &str) -> TeamDefinition {
+        TeamDefinition::new(AgentDefinition::new(id))
+    }
+
+    #[test]
+    fn teams_are_put_together_in_any_order() {
+        let outer = team("outer").member("inner").member("a");
+        let own = AgentDefinition::new("scribe").role("Writes");
+        let inner = team("inner").mode(TeamMode::Route).own_member(own).max_parallel(2);
+        let registry = registry(&builder().team(outer).team(inner).agent(AgentDefinition::new("a"))).unwrap();
+        let teams: Vec<_> = registry.listed(ComponentKind::Team).filter_map(|known| known.config.agent()).collect();
+        let members = |at: usize| &teams[at].team.as_ref().unwrap().members;
+        assert_eq!((teams[0].id.as_str(), members(0)[0].role.as_deref()), ("inner", Some("Writes")));
+        assert_eq!(teams[0].team.as_ref().unwrap().max_parallel, 2);
+        let of_outer: Vec<_> = members(1).iter().map(|member| member.component.to_string()).collect();
+        assert_eq!(of_outer, ["team:inner", "agent:a"]);
+        // Its own members are nobody else's.
+        assert_eq!(registry.listed(ComponentKind::Agent).count(), 1);
+    }
+
+    #[test]
+    fn wrong_teams_are_told_by_id_and_fault() {
+        let told = |builder: Builder| fault(&builder).to_string();
+        assert_eq!(
+            told(builder().team(team("t").member("x"))),
+            "team \"t\": there is no agent and no team \"x\" to be a member"
+        );
+        assert!(told(builder().team(team("t"))).contains("no member"));
+        let circle = builder().team(team("s").member("t")).team(team("t").member("s"));
+        assert!(told(circle).contains("its own member, by way of s, t"));
+        assert!(told(builder().team(team("t").member("t"))).contains("its own member"));
+        let twice = team("t").own_member(AgentDefinition::new("a")).own_member(AgentDefinition::new("a"));
+        assert!(told(builder().team(twice)).contains("two members"));
+        let none = team("t").own_member(AgentDefinition::new("a")).max_parallel(0);
+        assert!(told(builder().team(none)).contains("max_parallel"));
     }
 
     #[test]

@@ -31,6 +31,14 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// A team, given in code, is wrong.
+    #[error("team {team:?}: {fault}")]
+    Team {
+        /// The team's id.
+        team: String,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// Tools do not fit together.
     #[error("{0}")]
     Tools(String),

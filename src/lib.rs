@@ -64,6 +64,7 @@ mod reload;
 mod run;
 mod server;
 mod sources;
+mod team;
 
 pub use agent::{AgentDefinition, built_in_tools};
 pub use attachment::Attachment;
@@ -76,10 +77,11 @@ pub use notices::{ApprovalNews, ApprovalNotice};
 pub use run::{Accepted, AgentHandle, Answer, Call, Events, Pieces, RunError, Whole};
 pub use server::{Daybook, Running};
 pub use sources::SourcesError;
+pub use team::TeamDefinition;
 
 pub use daybook_domain as domain;
 pub use daybook_domain::approval::ApprovalRequested;
-pub use daybook_domain::component::Compaction;
+pub use daybook_domain::component::{Compaction, OnMemberError, TeamMode};
 pub use daybook_domain::media::MediaKind;
 pub use daybook_domain::output::OutputSchema;
 pub use daybook_domain::run::{OnBusy, RunStatus};
