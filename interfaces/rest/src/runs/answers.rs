@@ -134,7 +134,6 @@ fn answer(tool: &Map<String, Value>) -> Result<Answer, String> {
         values: by_name(tool, "user_input_schema", "name", "value")?,
         choices: by_name(tool, "user_feedback_schema", "question", "selected_options")?,
         result,
-        run: None,
     })
 }
 
@@ -196,7 +195,6 @@ mod tests {
             values: json!({"to": "bob"}).as_object().cloned(),
             choices: json!({"Where?": ["Oslo"]}).as_object().cloned(),
             result: Some("{\"x\":1}".to_owned()),
-            run: None,
         };
         assert_eq!(read, [expected]);
     }
