@@ -292,7 +292,9 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
     let report = FunctionTool::new("report", "Says so many lines.", Effect::Pure, report);
     let reporting = AgentDefinition::new("report-agent").name("Report Agent").tool("report").tool("read_result");
     let (builder, asking) = tools_that_wait(builder, asking);
-    builder.tool(report).agent(agent).agent(asking).agent(reporting)
+    let led = TeamDefinition::new(AgentDefinition::new("crash-team")).member("crash-agent").member("asking-agent");
+    let above = TeamDefinition::new(AgentDefinition::new("upper-team")).member("crash-team");
+    builder.tool(report).agent(agent).agent(asking).agent(reporting).team(led).team(above)
 }
 
 /// Tools that never run here: a person chooses, or they are run elsewhere.

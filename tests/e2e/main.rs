@@ -26,6 +26,7 @@ mod repairs;
 mod runs;
 mod sources;
 mod stranded;
+mod teams;
 mod watching;
 
 use daybook_test_support as support;

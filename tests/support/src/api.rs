@@ -11,6 +11,8 @@ pub struct Api {
     /// Its address, without a path.
     pub base: String,
     client: Client,
+    /// What the first part of the paths is: which kind of component the ids name.
+    kind: &'static str,
 }
 
 /// A value's text.
@@ -33,7 +35,17 @@ impl Api {
     /// The interface at this address.
     pub fn at(base: &str) -> Self {
         let client = Client::builder().no_proxy().pool_max_idle_per_host(200).build().unwrap();
-        Self { base: base.to_owned(), client }
+        Self { base: base.to_owned(), client, kind: "agents" }
+    }
+
+    /// The same interface, where ids name teams.
+    pub fn teams(&self) -> Self {
+        Self { kind: "teams", ..self.clone() }
+    }
+
+    /// The same interface, where ids name workflows.
+    pub fn workflows(&self) -> Self {
+        Self { kind: "workflows", ..self.clone() }
     }
 
     /// A GET of this path.
@@ -48,7 +60,7 @@ impl Api {
 
     /// A request to run an agent, with these fields.
     pub fn request(&self, agent: &str, fields: &[(&str, &str)]) -> RequestBuilder {
-        self.post(&format!("/agents/{agent}/runs")).form(fields)
+        self.post(&format!("/{}/{agent}/runs", self.kind)).form(fields)
     }
 
     /// A plain run, to its end.
@@ -92,12 +104,12 @@ impl Api {
     pub async fn resume(&self, agent: &str, run: &str, session: &str, after: Option<u64>) -> Stream {
         let mut fields = vec![("session_id", session.to_owned())];
         fields.extend(after.map(|index| ("last_event_index", index.to_string())));
-        Stream::new(self.persist(self.post(&format!("/agents/{agent}/runs/{run}/resume")).form(&fields)).await)
+        Stream::new(self.persist(self.post(&format!("/{}/{agent}/runs/{run}/resume", self.kind)).form(&fields)).await)
     }
 
     /// A run as it stands; `Err` with the status when there is none.
     pub async fn look(&self, agent: &str, run: &str, session: &str) -> Result<Value, u16> {
-        let path = with(&format!("/agents/{agent}/runs/{run}"), "session_id", session);
+        let path = with(&format!("/{}/{agent}/runs/{run}", self.kind), "session_id", session);
         let response = self.read(&path).await;
         match response.status().as_u16() {
             200 => Ok(response.json().await.unwrap()),
@@ -118,13 +130,13 @@ impl Api {
 
     /// Cancels a run; gives the answer's status.
     pub async fn cancel(&self, agent: &str, run: &str, session: &str) -> u16 {
-        let path = with(&format!("/agents/{agent}/runs/{run}/cancel"), "session_id", session);
+        let path = with(&format!("/{}/{agent}/runs/{run}/cancel", self.kind), "session_id", session);
         self.post(&path).send().await.unwrap().status().as_u16()
     }
 
     /// What a session's runs are.
     pub async fn runs(&self, agent: &str, session: &str) -> Value {
-        self.ok(&with(&format!("/agents/{agent}/runs"), "session_id", session)).await
+        self.ok(&with(&format!("/{}/{agent}/runs", self.kind), "session_id", session)).await
     }
 
     /// A session's state.

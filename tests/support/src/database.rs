@@ -125,6 +125,18 @@ impl Database {
             .unwrap()
     }
 
+    /// The runs that were accepted under this one, in the order of the log.
+    pub async fn children_of(&self, run: &str) -> Vec<String> {
+        sqlx::query_scalar(
+            "SELECT substr(stream_id, 5) FROM events WHERE type = 'RunAccepted' \
+                 AND payload -> 'parent' ->> 'run_id' = $1 ORDER BY position",
+        )
+        .bind(run)
+        .fetch_all(&self.sql)
+        .await
+        .unwrap()
+    }
+
     /// How many rows there are for which `what` holds, a constant text with `$1`.
     pub async fn count(&self, what: &'static str, with: &str) -> i64 {
         sqlx::query_scalar(what).bind(with).fetch_one(&self.sql).await.unwrap()
