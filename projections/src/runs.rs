@@ -45,6 +45,9 @@ impl Default for RunFilter {
 pub(crate) const ONE: &str = "SELECT state, seq FROM run_view \
      WHERE run_id = $3 AND log_id = $1 AND version = $2 AND ($4::text IS NULL OR owner_id = $4)";
 
+pub(crate) const BY_IDS: &str =
+    "SELECT state, seq FROM run_view WHERE run_id = ANY($3) AND log_id = $1 AND version = $2";
+
 /// Posts `run_view`.
 pub(crate) struct Runs;
 
@@ -228,6 +231,13 @@ pub(crate) async fn statuses(
         Some((RunId::parse(run).ok()?, status))
     };
     Ok(rows.into_iter().filter_map(known).collect())
+}
+
+pub(crate) async fn by_ids(pool: &PgPool, scope: Scope, runs: Vec<RunId>) -> Result<Vec<RunRow>, ViewError> {
+    let ids: Vec<String> = runs.into_iter().map(String::from).collect();
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as(BY_IDS).bind(scope.log.0).bind(scope.version).bind(ids).fetch_all(pool).await?;
+    rows.into_iter().map(read).collect()
 }
 
 pub(crate) async fn of_session(

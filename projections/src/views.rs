@@ -73,6 +73,15 @@ impl Views {
         Ok(Read { value: runs::one(self.store.pool(), scope, owner, run).await?, lag })
     }
 
+    /// These runs, in no order; those that are not there are left out.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the database fails or a row cannot be read.
+    pub async fn runs(&self, log: LogId, runs: Vec<RunId>) -> Result<Read<Vec<RunRow>>, ViewError> {
+        let (scope, lag) = self.reach::<Runs>(log).await?;
+        Ok(Read { value: runs::by_ids(self.store.pool(), scope, runs).await?, lag })
+    }
+
     /// Where these runs stand; those that are not there are left out.
     ///
     /// # Errors

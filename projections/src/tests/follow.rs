@@ -1,6 +1,7 @@
 //! The views hold what the log says, at once.
 
 use daybook_domain::component::ComponentKind;
+use daybook_domain::ids::RunId;
 use daybook_domain::run::RunStatus;
 use daybook_domain::session::SessionState;
 
@@ -97,6 +98,11 @@ async fn runs_of_a_session_are_filtered_and_the_newest_are_kept() {
         let ids: Vec<String> = rows.iter().map(|row| row.state.run_id().unwrap().to_string()).collect();
         assert_eq!(ids, expected, "{filter:?}");
     }
+    let ids = ["r1", "nope", "other"].map(|id| RunId::parse(id).unwrap());
+    let rows = views.runs(LOG, ids.to_vec()).await.unwrap().value;
+    let mut found: Vec<String> = rows.iter().map(|row| row.state.run_id().unwrap().to_string()).collect();
+    found.sort();
+    assert_eq!(found, ["other", "r1"]);
     let alice = views.runs_of_session(LOG, Some(&user("alice")), &session("s"), &all).await.unwrap().value;
     let bob = views.runs_of_session(LOG, Some(&user("bob")), &session("s"), &all).await.unwrap().value;
     assert_eq!((alice.len(), bob.len()), (6, 0));

@@ -16,9 +16,7 @@ mod media;
 mod media_types;
 mod result;
 mod resume;
-
-use std::collections::HashMap;
-use std::sync::Arc;
+mod tree;
 
 use daybook_domain::StreamId;
 use daybook_domain::component::ComponentKind;
@@ -73,7 +71,9 @@ fn of_conversations<K: Continues>(state: &AppState) -> impl OpenApi + use<K> {
 /// # Errors
 /// 404 when it was never accepted, or what the log answers.
 async fn detail(state: &AppState, run: RunState) -> Result<RunDetail, ApiError> {
+    let earlier = tree::TakenOver::by(state, &run).await?;
     let mut detail = state.engine.detail(LOG, run).await?.ok_or_else(run_not_found)?;
+    earlier.before(&mut detail);
     let Some(session) = detail.state.session_id().cloned() else { return Ok(detail) };
     for message in &mut detail.state.messages {
         state.engine.inline_media(LOG, &session, &mut message.media).await?;
@@ -119,30 +119,32 @@ async fn events_of_answer(
     }
     // Of a team they find what stopped its run, and that it went on, though nobody watched.
     let turns = ["TeamRunPaused", "TeamRunContinued", "TeamRunError"];
-    let mut events = all_events(state, detail).await?;
-    events.retain(|event| event["event"].as_str().is_some_and(|name| turns.contains(&name)));
-    Ok(Some(events).filter(|events| !events.is_empty()))
+    let events = own_events(state, detail).await?.into_iter().map(|(_, event)| event);
+    let turn = |event: &Value| event["event"].as_str().is_some_and(|name| turns.contains(&name));
+    Ok(Some(events.filter(turn).collect::<Vec<_>>()).filter(|events| !events.is_empty()))
 }
 
 async fn all_events(state: &AppState, detail: &RunDetail) -> Result<Vec<Value>, ApiError> {
-    let Some(meta) = RunMeta::of(&detail.state, &detail.config).map(Arc::new) else { return Ok(Vec::new()) };
-    let recorded = state.store.read_stream(LOG, &StreamId::run(&meta.run_id), 0).await?;
-    Ok(events_from_log(&recorded, &meta))
+    let (mut told, mut open) = (Vec::new(), vec![detail]);
+    while let Some(run) = open.pop() {
+        told.extend(own_events(state, run).await?);
+        open.extend(&run.children);
+    }
+    told.sort_by_key(|(index, _)| *index);
+    Ok(told.into_iter().map(|(_, event)| event).collect())
 }
 
-/// Runs as lists show them; each configuration is looked up once.
+/// The events of a run's own, each with its index.
+async fn own_events(state: &AppState, detail: &RunDetail) -> Result<Vec<(u64, Value)>, ApiError> {
+    let Some(meta) = RunMeta::of(&detail.state, &detail.config) else { return Ok(Vec::new()) };
+    let recorded = state.store.read_stream(LOG, &StreamId::run(&meta.run_id), 0).await?;
+    Ok(events_from_log(&recorded, &meta, &detail.children))
+}
+
+/// Runs as lists show them.
 ///
 /// # Errors
 /// What the log answers.
 pub(crate) async fn shown_in_list<T: ItemShape>(state: &AppState, rows: &[RunRow]) -> Result<Vec<T>, ApiError> {
-    let (mut configs, mut shown) = (HashMap::new(), Vec::with_capacity(rows.len()));
-    for row in rows {
-        let Some(accepted) = &row.state.accepted else { continue };
-        let hash = accepted.config_hash.as_str();
-        if !configs.contains_key(hash) {
-            configs.insert(hash, state.engine.config(LOG, hash).await?);
-        }
-        shown.extend(configs.get(hash).and_then(|config| T::of(&row.state, config)));
-    }
-    Ok(shown)
+    Ok(tree::of_rows(state, rows).await?.iter().filter_map(T::of).collect())
 }

@@ -1,75 +1,99 @@
 //! The events of runs that were streamed, without their text pieces: from the log for one run, from the fold for lists.
 
-use std::sync::Arc;
-
 use daybook_domain::DomainEvent;
 use daybook_domain::message::Role;
 use daybook_domain::run::{
-    ErrorKind, RunCancelled, RunEvent, RunFailed, RunPaused, RunStage, RunState, RunStatus, RunSucceeded, ToolOutcome,
+    ErrorKind, MemberAsk, RunCancelled, RunEvent, RunFailed, RunPaused, RunStage, RunState, RunStatus, RunSucceeded,
+    ToolOutcome,
 };
-use daybook_engine::{FrameBody, RunMeta, frames_of};
+use daybook_engine::{FrameBody, RunDetail, RunMeta, frames_of};
 use daybook_store::Recorded;
 use serde_json::Value;
 
 use super::events::Event;
+use super::pause;
 
 /// Whether a run's events are shown: it was streamed, and is not going on.
 pub(crate) fn shows_events(state: &RunState) -> bool {
     state.keeps_frames() && (state.status.is_end() || state.status == RunStatus::Paused)
 }
 
-/// The events as they were streamed, with their indices.
-pub(crate) fn events_from_log(recorded: &[Recorded], meta: &Arc<RunMeta>) -> Vec<Value> {
+/// The events of a run's own as they were streamed, each with its index.
+pub(crate) fn events_from_log(recorded: &[Recorded], meta: &RunMeta, children: &[RunDetail]) -> Vec<(u64, Value)> {
     let (mut state, mut events) = (RunState::default(), Vec::new());
     for recorded in recorded {
         let DomainEvent::Run(event) = &recorded.event else { continue };
         state.evolve(event);
         let (first, bodies) = frames_of(event, &state);
         let at = state.updated_ms / 1000;
-        events.extend(
-            bodies.iter().zip(first..).map(|(body, index)| Event { index: Some(index), at, run: meta, body }.value()),
-        );
+        for (mut body, index) in bodies.into_iter().zip(first..).filter(|(body, _)| !is_text(body)) {
+            with_children(&mut body, children);
+            events.push((index, Event { index: Some(index), at, run: meta, body: &body }.value()));
+        }
     }
     events
 }
 
-/// The events as far as the fold knows them: without indices, restarts, and times finer than those of messages.
-pub(crate) fn events_from_fold(state: &RunState, meta: &RunMeta) -> Vec<Value> {
-    let mut told = Told { meta, at: state.accepted.as_ref().map_or(0, |run| run.at_ms / 1000), events: Vec::new() };
-    told.say(if state.base > 0 { &FrameBody::Continued } else { &FrameBody::RunStarted });
-    for message in state.own_messages() {
-        match message.role {
-            Role::System | Role::User => {}
-            Role::Assistant => {
-                told.say(&FrameBody::ModelRequestStarted);
-                told.at = message.created_at;
-                let metrics = message.metrics.clone().unwrap_or_default();
-                told.say(&FrameBody::ModelRequestCompleted { metrics });
-                message.tool_calls.iter().for_each(|call| told.call(state, &call.id, false));
-            }
-            Role::Tool => {
-                told.at = message.created_at;
-                message.answers.iter().for_each(|answered| told.call(state, &answered.call_id, true));
-            }
-        }
+fn is_text(body: &FrameBody) -> bool {
+    matches!(body, FrameBody::Content { .. })
+}
+
+/// What a run tells last tells of the runs under it.
+fn with_children(body: &mut FrameBody, children: &[RunDetail]) {
+    if let FrameBody::Completed(end) = body {
+        end.children = children.to_vec();
     }
-    // A call that gave no message was cut off or failed.
-    let cut_off = state.messages.last().is_some_and(|last| last.role != Role::Assistant);
-    if cut_off && state.status != RunStatus::Paused {
-        told.say(&FrameBody::ModelRequestStarted);
-    }
-    told.at = state.updated_ms / 1000;
-    last_event(state).iter().flat_map(|last| frames_of(last, state).1).for_each(|body| told.say(&body));
+}
+
+/// The events of a run and those under it as far as their folds know them: without indices, restarts, and times finer
+/// than those of messages.
+pub(crate) fn events_from_fold(detail: &RunDetail) -> Vec<Value> {
+    let Some(meta) = RunMeta::of(&detail.state, &detail.config) else { return Vec::new() };
+    let at = detail.state.accepted.as_ref().map_or(0, |run| run.at_ms / 1000);
+    let mut told = Told { meta: &meta, children: &detail.children, at, events: Vec::new() };
+    told.all(&detail.state, &pause::asks_below(detail));
     told.events
 }
 
 struct Told<'a> {
     meta: &'a RunMeta,
+    children: &'a [RunDetail],
     at: i64,
     events: Vec<Value>,
 }
 
 impl Told<'_> {
+    /// `asks` is what the runs under it wait for.
+    fn all(&mut self, state: &RunState, asks: &[MemberAsk]) {
+        self.say(if state.base > 0 { &FrameBody::Continued } else { &FrameBody::RunStarted });
+        for message in state.own_messages() {
+            match message.role {
+                Role::System | Role::User => {}
+                Role::Assistant => {
+                    self.say(&FrameBody::ModelRequestStarted);
+                    self.at = message.created_at;
+                    let metrics = message.metrics.clone().unwrap_or_default();
+                    self.say(&FrameBody::ModelRequestCompleted { metrics });
+                    message.tool_calls.iter().for_each(|call| self.call(state, &call.id, false));
+                }
+                Role::Tool => {
+                    self.at = message.created_at;
+                    message.answers.iter().for_each(|answered| self.call(state, &answered.call_id, true));
+                }
+            }
+        }
+        // A call that gave no message was cut off or failed.
+        let cut_off = state.messages.last().is_some_and(|last| last.role != Role::Assistant);
+        if cut_off && state.status != RunStatus::Paused {
+            self.say(&FrameBody::ModelRequestStarted);
+        }
+        self.at = state.updated_ms / 1000;
+        for mut body in last_event(state, asks).iter().flat_map(|last| frames_of(last, state).1) {
+            with_children(&mut body, self.children);
+            self.say(&body);
+        }
+    }
+
     fn say(&mut self, body: &FrameBody) {
         self.events.push(Event { index: None, at: self.at, run: self.meta, body }.value());
     }
@@ -79,7 +103,10 @@ impl Told<'_> {
         let mut tool = Box::new(record.clone());
         if !ended {
             tool.outcome = None;
-            return self.say(&FrameBody::ToolCallStarted { tool });
+            let children = tool.children.clone();
+            self.say(&FrameBody::ToolCallStarted { tool });
+            let of_call = |child: &&RunDetail| children.iter().any(|known| child.state.run_id() == Some(&known.run_id));
+            return self.events.extend(self.children.iter().filter(of_call).flat_map(events_from_fold));
         }
         let failure = match &tool.outcome {
             Some(ToolOutcome::Failed(error)) => Some(error.clone()),
@@ -93,7 +120,7 @@ impl Told<'_> {
 }
 
 /// The event that brought the run where it is.
-fn last_event(state: &RunState) -> Option<RunEvent> {
+fn last_event(state: &RunState, asks: &[MemberAsk]) -> Option<RunEvent> {
     let (duration, at_ms, frame) = (state.duration.unwrap_or_default(), state.updated_ms, 0);
     let session_state = state.session_state.clone().unwrap_or_default().into();
     Some(match state.status {
@@ -115,9 +142,12 @@ fn last_event(state: &RunState) -> Option<RunEvent> {
             frame,
             at_ms,
         }),
-        RunStatus::Paused => {
-            RunEvent::Paused(RunPaused { requirements: state.requirements.clone(), frame, at_ms, members: None.into() })
-        }
+        RunStatus::Paused => RunEvent::Paused(RunPaused {
+            requirements: state.requirements.clone(),
+            frame,
+            at_ms,
+            members: Some(asks.to_vec()).filter(|asks| !asks.is_empty()).into(),
+        }),
         RunStatus::Pending | RunStatus::Running => return None,
     })
 }

@@ -42,6 +42,25 @@ fn add_members(member: &RunDetail, asked: &mut Vec<Value>) {
     member.children.iter().for_each(|child| add_members(child, asked));
 }
 
+/// What the runs under a run ask and nobody has answered.
+pub(crate) fn asks_below(detail: &RunDetail) -> Vec<MemberAsk> {
+    detail.children.iter().flat_map(asks).collect()
+}
+
+fn asks(member: &RunDetail) -> Vec<MemberAsk> {
+    let ask = |(requirement, tool): (&Requirement, &ToolRecord)| {
+        Some(MemberAsk {
+            run_id: member.state.run_id()?.clone(),
+            component: member.config.component(),
+            name: member.config.name().to_owned(),
+            requirement: requirement.clone(),
+            tool: tool.clone(),
+        })
+    };
+    let own = member.state.open_requirements().filter_map(ask);
+    own.chain(asks_below(member)).collect()
+}
+
 fn of_member(run: &RunId, id: &ComponentId, name: &str, tool: &ToolRecord, told: Told) -> Value {
     let mut shown = tool::requirement(run, tool, told);
     shown["member_agent_id"] = id.as_str().into();

@@ -1,7 +1,7 @@
 //! A run in a list: of an agent, a team or a workflow.
 
-use daybook_domain::component::{ComponentConfig, ComponentKind};
-use daybook_domain::run::RunState;
+use daybook_domain::component::ComponentKind;
+use daybook_engine::RunDetail;
 use poem_openapi::Union;
 use poem_openapi::types::{ToJSON, Type};
 
@@ -10,8 +10,8 @@ use super::workflow_run::WorkflowRunSchema;
 
 /// The shape of the runs of one kind, or of any, in lists.
 pub(crate) trait ItemShape: Type + ToJSON + Sized + Send + Sync + 'static {
-    /// A run with the configuration it ran with; `None` for one that was never accepted, or is of another kind.
-    fn of(state: &RunState, config: &ComponentConfig) -> Option<Self>;
+    /// A run with those under it; `None` for one that was never accepted, or is of another kind.
+    fn of(detail: &RunDetail) -> Option<Self>;
 }
 
 /// A run of any component.
@@ -26,29 +26,29 @@ pub(crate) enum RunItem {
 }
 
 impl ItemShape for RunSchema {
-    fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
-        Self::of(state, config)
+    fn of(detail: &RunDetail) -> Option<Self> {
+        Self::of(detail)
     }
 }
 
 impl ItemShape for TeamRunSchema {
-    fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
-        Self::of(state, config)
+    fn of(detail: &RunDetail) -> Option<Self> {
+        Self::of(detail)
     }
 }
 
 impl ItemShape for WorkflowRunSchema {
-    fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
-        Self::of(state, config)
+    fn of(detail: &RunDetail) -> Option<Self> {
+        Self::of(detail)
     }
 }
 
 impl ItemShape for RunItem {
-    fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
-        Some(match config.component().kind {
-            ComponentKind::Agent => Self::Agent(Box::new(RunSchema::of(state, config)?)),
-            ComponentKind::Team => Self::Team(Box::new(TeamRunSchema::of(state, config)?)),
-            ComponentKind::Workflow => Self::Workflow(Box::new(WorkflowRunSchema::of(state, config)?)),
+    fn of(detail: &RunDetail) -> Option<Self> {
+        Some(match detail.config.component().kind {
+            ComponentKind::Agent => Self::Agent(Box::new(RunSchema::of(detail)?)),
+            ComponentKind::Team => Self::Team(Box::new(TeamRunSchema::of(detail)?)),
+            ComponentKind::Workflow => Self::Workflow(Box::new(WorkflowRunSchema::of(detail)?)),
         })
     }
 }

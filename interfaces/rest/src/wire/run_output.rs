@@ -111,12 +111,15 @@ impl RunShape for TeamRunOutput {
     }
 }
 
-/// A run of any kind, as part of the run it is under.
+/// A run of any kind, as part of the run it is under, whose stream has its events.
 pub(crate) fn run_shown(detail: &RunDetail) -> Value {
+    fn shown<T: RunShape>(detail: &RunDetail) -> Option<Value> {
+        T::answering(detail).with_events(Vec::new()).to_json()
+    }
     let shown = match detail.config.component().kind {
-        ComponentKind::Agent => RunOutput::of(detail).to_json(),
-        ComponentKind::Team => TeamRunOutput::of(detail).to_json(),
-        ComponentKind::Workflow => WorkflowRunOutput::of(detail).to_json(),
+        ComponentKind::Agent => shown::<RunOutput>(detail),
+        ComponentKind::Team => shown::<TeamRunOutput>(detail),
+        ComponentKind::Workflow => shown::<WorkflowRunOutput>(detail),
     };
     shown.unwrap_or_default()
 }

@@ -1,9 +1,8 @@
 //! A run in a list.
 
-use daybook_domain::component::ComponentConfig;
 use daybook_domain::media::MediaKind;
 use daybook_domain::run::RunState;
-use daybook_engine::RunMeta;
+use daybook_engine::{RunDetail, RunMeta};
 use poem_openapi::Object;
 use serde_json::{Value, json};
 
@@ -105,8 +104,9 @@ pub(crate) struct TeamRunSchema {
 }
 
 impl RunSchemaParts {
-    /// A run with the configuration it ran with; `None` for one that was never accepted.
-    fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
+    /// A run; `None` for one that was never accepted.
+    fn of(detail: &RunDetail) -> Option<Self> {
+        let (state, config) = (&detail.state, &detail.config);
         let (accepted, meta) = (state.accepted.as_ref()?, RunMeta::of(state, config)?);
         let forked = accepted.forked.as_ref();
         let again = forked.filter(|from| from.regenerated);
@@ -128,7 +128,7 @@ impl RunSchemaParts {
             metrics: Some(cost(state, &meta.model, &meta.provider)),
             messages: some(message::of_run(state, config, &[])),
             tools: some(tool::executions(&state.tools, Told::InRun)),
-            events: shows_events(state).then(|| events_from_fold(state, &meta)),
+            events: shows_events(state).then(|| events_from_fold(detail)),
             created_at: Some(iso_seconds(accepted.at_ms / 1000)),
             references: Some(Vec::new()),
             reasoning_messages: Some(Vec::new()),
@@ -154,18 +154,18 @@ fn metadata(state: &RunState) -> Option<Value> {
 }
 
 impl RunSchema {
-    /// A run with the configuration it ran with; `None` for one that was never accepted.
-    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
-        let parts = RunSchemaParts::of(state, config)?;
-        Some(Self { agent_id: Some(config.id().to_string()), metadata: metadata(state), parts })
+    /// A run; `None` for one that was never accepted.
+    pub fn of(detail: &RunDetail) -> Option<Self> {
+        let parts = RunSchemaParts::of(detail)?;
+        Some(Self { agent_id: Some(detail.config.id().to_string()), metadata: metadata(&detail.state), parts })
     }
 }
 
 impl TeamRunSchema {
-    /// A run with the configuration it ran with; `None` for one that was never accepted.
-    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
-        let parts = RunSchemaParts::of(state, config)?;
-        Some(Self { team_id: Some(config.id().to_string()), metadata: metadata(state), parts })
+    /// A run; `None` for one that was never accepted.
+    pub fn of(detail: &RunDetail) -> Option<Self> {
+        let parts = RunSchemaParts::of(detail)?;
+        Some(Self { team_id: Some(detail.config.id().to_string()), metadata: metadata(&detail.state), parts })
     }
 }
 

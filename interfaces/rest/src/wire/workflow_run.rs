@@ -1,7 +1,6 @@
 //! A run of a workflow in a list.
 
-use daybook_domain::component::ComponentConfig;
-use daybook_domain::run::RunState;
+use daybook_engine::RunDetail;
 use poem_openapi::Object;
 use serde_json::Value;
 
@@ -68,8 +67,9 @@ pub(crate) struct WorkflowRunSchema {
 }
 
 impl WorkflowRunSchema {
-    /// A run with the configuration it ran with; `None` for one that was never accepted.
-    pub fn of(state: &RunState, config: &ComponentConfig) -> Option<Self> {
+    /// A run with those under it; `None` for one that was never accepted.
+    pub fn of(detail: &RunDetail) -> Option<Self> {
+        let (state, config) = (&detail.state, &detail.config);
         let accepted = state.accepted.as_ref()?;
         let going_on = is_going_on(state);
         let (content, content_type) = content(state, config);
