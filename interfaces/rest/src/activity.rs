@@ -62,7 +62,7 @@ impl Activity {
     }
 
     /// A request is under way until the value is dropped.
-    fn request(self: &Arc<Self>) -> Under {
+    pub fn request(self: &Arc<Self>) -> Under {
         self.count(|activity| &activity.requests)
     }
 

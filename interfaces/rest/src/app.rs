@@ -18,7 +18,7 @@ use crate::own::{Handlers, Routes, RoutesError, Table, Whole};
 use crate::request_id::RequestIds;
 use crate::settings::Settings;
 use crate::state::AppState;
-use crate::{approvals, components, databases, meta, runs, sessions};
+use crate::{approvals, components, databases, meta, runs, sessions, ws};
 
 /// The whole interface, with `own` routes beside its own.
 ///
@@ -47,7 +47,8 @@ pub fn app(state: AppState, own: Vec<Routes>) -> Result<impl Endpoint, RoutesErr
 fn routes(state: AppState) -> impl OpenApi {
     let (meta, components) = (meta::routes(&state), components::routes(&state));
     let (runs, approvals) = (runs::routes(&state), approvals::routes(&state));
-    Merged((meta, components, runs, approvals, sessions::routes(&state), databases::routes(&state)))
+    let (sessions, sockets) = (sessions::routes(&state), ws::routes(&state));
+    Merged((meta, components, runs, approvals, sessions, sockets, databases::routes(&state)))
 }
 
 fn service<T: OpenApi + 'static>(routes: T, settings: &Settings) -> OpenApiService<T, ()> {

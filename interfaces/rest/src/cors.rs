@@ -1,7 +1,6 @@
 //! Cross-origin calls from browsers, answered as clients of the AgentOS API expect: a foreign origin is served, but
 //! not allowed.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use poem::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -9,15 +8,20 @@ use poem::{Endpoint, IntoResponse, Middleware, Request, Response, Result};
 
 const METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, QUERY";
 
+/// Whether pages of `origin` may call a server that allows `origins`; `*` among them allows every one.
+pub(crate) fn allows(origins: &[String], origin: &HeaderValue) -> bool {
+    origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes())
+}
+
 /// The middleware.
 pub(crate) struct Cors {
-    origins: Arc<HashSet<String>>,
+    origins: Arc<[String]>,
 }
 
 impl Cors {
     /// Allows `origins`; `*` allows every one.
     pub fn new(origins: &[String]) -> Self {
-        Self { origins: Arc::new(origins.iter().cloned().collect()) }
+        Self { origins: origins.into() }
     }
 }
 
@@ -32,7 +36,7 @@ impl<E: Endpoint> Middleware<E> for Cors {
 /// The endpoint of [`Cors`].
 pub(crate) struct CorsEndpoint<E> {
     inner: E,
-    origins: Arc<HashSet<String>>,
+    origins: Arc<[String]>,
 }
 
 impl<E: Endpoint> Endpoint for CorsEndpoint<E> {
@@ -42,8 +46,7 @@ impl<E: Endpoint> Endpoint for CorsEndpoint<E> {
         let Some(origin) = request.headers().get(header::ORIGIN).cloned() else {
             return Ok(self.inner.call(request).await?.into_response());
         };
-        let known = origin.to_str().is_ok_and(|origin| self.origins.contains(origin));
-        let allowed = Some(origin).filter(|_| known || self.origins.contains("*"));
+        let allowed = Some(origin).filter(|origin| allows(&self.origins, origin));
         let asks = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         if request.method() == Method::OPTIONS && asks {
             return Ok(preflight(request.headers(), allowed));

@@ -78,6 +78,11 @@ impl ApiError {
         Self::Bad(problem(detail))
     }
 
+    /// 403.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::Forbidden(problem(detail))
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::NotFound(problem(detail))

@@ -190,6 +190,20 @@ impl Fields {
         Ok(())
     }
 
+    /// The members of a JSON object as a form would have them: a null or empty one counts as absent, and what is no text
+    /// stands as its JSON.
+    pub fn of_members(members: Map<String, Value>) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in members {
+            match value {
+                Value::Null => {}
+                Value::String(text) => fields.add_text(name, text),
+                other => fields.add_text(name, other.to_string()),
+            }
+        }
+        fields
+    }
+
     /// How many bytes it holds.
     pub fn size(&self) -> usize {
         let texts: usize = self.texts.values().map(String::len).sum();
@@ -342,6 +356,15 @@ pub(crate) mod tests {
             assert_eq!(form.text("x"), None);
             assert_eq!(form.int("n").unwrap(), Some(7));
         }
+    }
+
+    #[test]
+    fn the_members_of_an_object_are_fields() {
+        let members = serde_json::json!({"a": "x", "b": 7, "c": true, "d": null, "e": "", "f": {"g": [1]}});
+        let fields = Fields::of_members(members.as_object().cloned().unwrap());
+        assert_eq!((fields.text("a"), fields.text("d"), fields.text("e")), (Some("x"), None, None));
+        assert_eq!((fields.int("b").unwrap(), fields.boolean("c", false).unwrap()), (Some(7), true));
+        assert_eq!(Value::from(fields.object("f").unwrap()), serde_json::json!({"g": [1]}));
     }
 
     #[tokio::test]

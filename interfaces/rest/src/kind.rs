@@ -156,7 +156,7 @@ pub(crate) fn run_not_found() -> ApiError {
 const ID: &str = "component_id";
 
 /// What clients call the operations of agents, teams and workflows, by the name they have in the handlers.
-const OPERATIONS: [[&str; 4]; 13] = [
+const OPERATIONS: [[&str; 4]; 14] = [
     ["list_components", "get_agents", "get_teams", "get_workflows"],
     ["get_component", "get_agent", "get_team", "get_workflow"],
     ["create_run", "create_agent_run", "create_team_run", "create_workflow_run"],
@@ -170,6 +170,7 @@ const OPERATIONS: [[&str; 4]; 13] = [
     ["get_checkpoint", "get_agent_run_checkpoint_snapshot", "get_team_run_checkpoint_snapshot", ""],
     ["fork_session", "fork_agent_session", "fork_team_session", ""],
     ["compact_session", "compact_agent_session", "compact_team_session", ""],
+    ["open_websocket", "open_agents_websocket", "open_teams_websocket", "open_workflows_websocket"],
 ];
 
 /// Handlers written for any kind, described as those of `K`.

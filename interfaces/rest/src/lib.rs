@@ -28,6 +28,7 @@ mod settings;
 mod state;
 mod strict_json;
 mod wire;
+mod ws;
 
 pub use app::{app, problem};
 pub use errors::{refused, unanswered};

@@ -13,7 +13,7 @@ use super::continue_form::Continues;
 use crate::errors::ApiError;
 use crate::forms::{Fields, Form};
 use crate::guard::Guard;
-use crate::kind::{self, Of, run_not_found};
+use crate::kind::{self, Agents, Of, Teams, run_not_found};
 use crate::state::LOG;
 use crate::wire::stream::Events;
 
@@ -94,6 +94,19 @@ impl<K: Continues> Continue<K> {
         };
         Ok(run.filter(meant).as_ref().and_then(Going::paused))
     }
+}
+
+/// The command that these fields stand for, of a caller that watches what it continues and may leave.
+///
+/// # Errors
+/// 400 or 422 for the first field that is wrong.
+pub(crate) fn command(fields: &Fields, component: ComponentRef, run_id: RunId) -> Result<ContinueRun, ApiError> {
+    let answers = match component.kind {
+        ComponentKind::Agent => Agents::answers(fields)?,
+        ComponentKind::Team => Teams::answers(fields)?,
+        ComponentKind::Workflow => return Err(ApiError::bad("A run of a workflow cannot be continued")),
+    };
+    read(fields, component, run_id, answers, true, true)
 }
 
 fn read(

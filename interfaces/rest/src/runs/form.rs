@@ -85,7 +85,7 @@ fn yes() -> bool {
 }
 
 /// What a run is asked for with.
-pub(super) struct RunRequest {
+pub(crate) struct RunRequest {
     /// Whether the answer comes in pieces.
     pub stream: bool,
     /// Whether only pieces of text and errors are wanted.
@@ -113,6 +113,14 @@ impl RunRequest {
     /// 422 or 400 for the first field that is wrong.
     pub fn read(mut form: Fields) -> Result<Self, ApiError> {
         let message = form.take("message").ok_or_else(|| At("body", "message").missing())?;
+        Self::saying(message, form)
+    }
+
+    /// Reads all other fields of a run that says `message`, which may be empty.
+    ///
+    /// # Errors
+    /// As [`RunRequest::read`].
+    pub fn saying(message: String, mut form: Fields) -> Result<Self, ApiError> {
         let stream = form.boolean("stream", true)?;
         let background = form.boolean("background", false)?;
         let version = form.int("version")?;

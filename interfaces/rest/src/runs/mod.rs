@@ -18,6 +18,9 @@ mod result;
 mod resume;
 mod tree;
 
+pub(crate) use continue_run::command as continue_command;
+pub(crate) use form::RunRequest;
+
 use daybook_domain::StreamId;
 use daybook_domain::component::ComponentKind;
 use daybook_domain::run::{RunState, RunStatus};

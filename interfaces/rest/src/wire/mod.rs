@@ -32,6 +32,7 @@ pub(crate) use run_item::{ItemShape, RunItem};
 pub(crate) use run_output::{RunOutput, RunShape, TeamRunOutput, run_shown};
 pub(crate) use run_schema::{RunSchema, TeamRunSchema};
 pub(crate) use session::{PaginationInfo, SessionDetail, SessionPage, SessionSchema};
+pub(crate) use spaced::spaced;
 pub(crate) use time::iso_micros;
 pub(crate) use workflow_output::WorkflowRunOutput;
 pub(crate) use workflow_run::WorkflowRunSchema;

@@ -116,7 +116,7 @@ fn is_content(frame: &Frame, root: &RunId) -> bool {
 }
 
 /// What a watch gives, ending after an error. The client has left when this is dropped before its end.
-fn items(watch: Watch, leave: Option<OnLeave>) -> impl Stream<Item = Result<WatchItem, QueryError>> + Send {
+pub(crate) fn items(watch: Watch, leave: Option<OnLeave>) -> impl Stream<Item = Result<WatchItem, QueryError>> + Send {
     futures::stream::unfold(Some((watch, leave)), |state| async move {
         let (mut watch, mut leave) = state?;
         let item = watch.next().await.transpose();
