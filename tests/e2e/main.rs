@@ -28,5 +28,7 @@ mod sources;
 mod stranded;
 mod teams;
 mod watching;
+mod websocket;
+mod websocket_many;
 
 use daybook_test_support as support;

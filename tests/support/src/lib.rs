@@ -8,6 +8,7 @@ mod api;
 mod database;
 mod model;
 mod server;
+mod socket;
 mod sse;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use api::{Api, answer, ids_of, text};
 pub use database::Database;
 pub use model::{Fault, Model, Script, long_pieces};
 pub use server::{Server, World, clean, daybook, open_dir};
+pub use socket::{Socket, Told};
 pub use sse::{Frame, Stream, check_order, said};
 
 /// After this long something that was to happen counts as never happening.
