@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod rows;
 mod serving;
+mod sockets;
 mod sse;
 mod stats;
 mod streams;
@@ -50,6 +51,8 @@ enum Verb {
     Load(load::Options),
     /// Open many streaming runs and hold them.
     Streams(streams::Options),
+    /// Open many WebSockets, each of which runs and watches a run of its own.
+    Sockets(sockets::Options),
     /// Append to the log of DATABASE_URL as fast as it goes.
     Append(log::AppendOptions),
     /// Read the log of DATABASE_URL from its beginning.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Verb::MockModel(options) => on_one_thread(mock::run(options)),
         Verb::Load(options) => on_one_thread(load::run(options)),
         Verb::Streams(options) => on_one_thread(streams::run(options)),
+        Verb::Sockets(options) => on_one_thread(sockets::run(options)),
         Verb::Echo(options) => on_all_threads(echo::run(options)),
         Verb::Append(options) => on_all_threads(log::append(options)),
         Verb::Read(options) => on_all_threads(log::read(options)),

@@ -8,6 +8,7 @@ mod nodes;
 mod reading;
 mod runs;
 mod waiting;
+mod websocket;
 
 use clap::ValueEnum;
 
@@ -34,12 +35,23 @@ pub enum Group {
     Reading,
     /// Runs that wait for a person.
     Waiting,
+    /// WebSockets, each with a run of its own.
+    Websocket,
 }
 
 impl Group {
     /// All, in the order in which they are measured.
-    pub const ALL: [Self; 8] =
-        [Self::Runs, Self::Append, Self::Memory, Self::Latency, Self::Agno, Self::Nodes, Self::Reading, Self::Waiting];
+    pub const ALL: [Self; 9] = [
+        Self::Runs,
+        Self::Append,
+        Self::Memory,
+        Self::Latency,
+        Self::Agno,
+        Self::Nodes,
+        Self::Reading,
+        Self::Waiting,
+        Self::Websocket,
+    ];
 
     /// Its name, as on the command line.
     pub fn name(self) -> String {
@@ -57,6 +69,7 @@ impl Group {
             Self::Nodes => nodes::measure(world, rows).await,
             Self::Reading => reading::measure(world, rows).await,
             Self::Waiting => waiting::measure(world, rows).await,
+            Self::Websocket => websocket::measure(world, rows).await,
         }
     }
 }
