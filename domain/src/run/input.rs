@@ -43,7 +43,7 @@ impl InputField {
     }
 
     /// Whether the value is of its types and among its choices. What else its schema says is for who has the schema.
-    pub(super) fn check(&self, value: &Value) -> Result<(), AnswerError> {
+    pub(crate) fn check(&self, value: &Value) -> Result<(), AnswerError> {
         if !self.kinds().any(|kind| is_of(value, kind)) {
             return Err(AnswerError::Unfit(format!("the field {:?} must be of type {}", self.name, self.kind)));
         }

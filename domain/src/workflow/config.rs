@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::output::StepType;
+use super::place::Place;
 use super::policy::Policies;
 use crate::component::ComponentRef;
 use crate::ids::ComponentId;
@@ -205,13 +207,18 @@ pub enum Selector {
 impl StepKind {
     /// The kind's name on the wire.
     pub fn as_str(&self) -> &'static str {
+        self.step_type().as_str()
+    }
+
+    /// The kind as clients know it.
+    pub fn step_type(&self) -> StepType {
         match self {
-            Self::Component(_) | Self::Tool(_) | Self::Function(_) => "Step",
-            Self::Condition(_) => "Condition",
-            Self::Parallel(_) => "Parallel",
-            Self::Loop(_) => "Loop",
-            Self::Router(_) => "Router",
-            Self::Group(_) => "Steps",
+            Self::Component(_) | Self::Tool(_) | Self::Function(_) => StepType::Step,
+            Self::Condition(_) => StepType::Condition,
+            Self::Parallel(_) => StepType::Parallel,
+            Self::Loop(_) => StepType::Loop,
+            Self::Router(_) => StepType::Router,
+            Self::Group(_) => StepType::Steps,
         }
     }
 
@@ -238,6 +245,47 @@ impl StepKind {
             Self::Condition(block) => &block.else_steps,
             _ => &[],
         }
+    }
+}
+
+impl WorkflowConfig {
+    /// All steps with their places, as they are written: a block before what is in it.
+    pub fn walk(&self) -> Vec<(Place, &Step)> {
+        let mut all = Vec::new();
+        let mut open: Vec<(Place, &Step)> =
+            self.steps.iter().enumerate().map(|(index, step)| (Place::top(index), step)).rev().collect();
+        while let Some((place, step)) = open.pop() {
+            let other = step.kind.else_steps().iter().enumerate().map(|(index, step)| (place.else_step(index), step));
+            let own = step.kind.steps().iter().enumerate().map(|(index, step)| (place.step(index), step));
+            let inner: Vec<_> = own.chain(other).collect();
+            open.extend(inner.into_iter().rev());
+            all.push((place, step));
+        }
+        all
+    }
+
+    /// The tools that its steps call, each once.
+    pub fn tools(&self) -> Vec<&ToolSpec> {
+        let mut tools: Vec<&ToolSpec> = Vec::new();
+        for (_, step) in self.walk() {
+            if let StepKind::Tool(call) = &step.kind
+                && !tools.iter().any(|known| known.name == call.tool.name)
+            {
+                tools.push(&call.tool);
+            }
+        }
+        tools
+    }
+
+    /// The components that its steps run.
+    pub fn components(&self) -> Vec<&ComponentStep> {
+        let mut all = Vec::new();
+        for (_, step) in self.walk() {
+            if let StepKind::Component(run) = &step.kind {
+                all.push(run);
+            }
+        }
+        all
     }
 }
 

@@ -49,17 +49,17 @@ impl Default for Retries {
 }
 
 impl Retries {
-    /// Whether it is never tried again.
+    /// Whether nothing differs from the defaults: it is never tried again.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Milliseconds to wait after attempt `attempt`, which counts from 1; `None` when that was the last.
-    pub fn wait_ms(&self, attempt: u32) -> Option<u64> {
-        if attempt > self.count {
+    /// Milliseconds to wait after the failure of this number, which counts from 1; `None` when it does not run again.
+    pub fn wait_ms(&self, failures: u32) -> Option<u64> {
+        if failures > self.count {
             return None;
         }
-        let doubled = if self.exponential { attempt.saturating_sub(1) } else { 0 };
+        let doubled = if self.exponential { failures.saturating_sub(1) } else { 0 };
         let factor = 1_u64.checked_shl(doubled).unwrap_or(u64::MAX);
         Some(self.delay_ms.saturating_mul(factor).min(self.cap_ms))
     }
