@@ -86,4 +86,7 @@ pub enum RunError {
     /// The call is not one of this run's, or not in the state the event needs.
     #[error("call {0:?} is not waiting for this")]
     NoSuchCall(String),
+    /// The step is not one of this run's, or not in the state the event needs.
+    #[error("step {0:?} is not waiting for this")]
+    NoSuchStep(String),
 }

@@ -18,6 +18,7 @@ use crate::personal::Personal;
 use crate::session::Admission;
 use crate::tool::Effect;
 use crate::usage::Spent;
+use crate::workflow::{BlockDecided, BlockEnded, Place, StepAnswered, StepEnded, StepRequirement, StepStarted};
 
 /// The run was accepted; from here on it is never lost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -207,6 +208,8 @@ pub enum ErrorKind {
     ApprovalExpired,
     /// A member of the team failed, and the team's rule says that the run fails then.
     MemberError,
+    /// A step of the workflow failed, and its policy says that the run fails then.
+    StepError,
     /// Daybook itself could not go on.
     InternalError,
 }
@@ -220,6 +223,7 @@ impl ErrorKind {
             Self::IterationLimit => "iteration_limit",
             Self::ApprovalExpired => "approval_expired",
             Self::MemberError => "member_error",
+            Self::StepError => "step_error",
             Self::InternalError => "internal_error",
         }
     }
@@ -331,6 +335,9 @@ pub struct RunPaused {
     /// What its child runs wait for. They are answered, not this one: what is here is a copy for those who watch.
     #[serde(default, skip_serializing_if = "Personal::is_absent")]
     pub members: Personal<Option<Vec<MemberAsk>>>,
+    /// What is asked about the steps of a workflow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepRequirement>,
     /// The index of the `RunPaused` frame.
     pub frame: u64,
     /// Unix milliseconds.
@@ -372,7 +379,10 @@ pub struct RunContinued {
     pub mode: RunMode,
     /// How the session let it in again.
     pub admission: Admission,
-    /// The index of the `RunContinued` frame.
+    /// The steps of a workflow that it waited for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Place>,
+    /// The index of the `RunContinued` frame, or of the first `StepContinued` frame.
     pub frame: u64,
     /// Unix milliseconds.
     pub at_ms: i64,
@@ -495,6 +505,16 @@ events! {
         ToolOutcomeUnknown(ToolOutcomeUnknown) = 1,
         /// A task of the team's list was added, or came further.
         TaskChanged(TaskChanged) = 1,
+        /// A step of a workflow is about to run.
+        StepStarted(StepStarted) = 1,
+        /// A step has an outcome.
+        StepEnded(StepEnded) = 1,
+        /// What a block of steps does next was decided.
+        BlockDecided(BlockDecided) = 1,
+        /// Nothing more runs in a block of steps.
+        BlockEnded(BlockEnded) = 1,
+        /// A person answered what was asked about a step.
+        StepAnswered(StepAnswered) = 1,
         /// It waits for a person.
         Paused(RunPaused) = 1,
         /// A person answered.

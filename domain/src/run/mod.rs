@@ -3,6 +3,7 @@
 mod command;
 mod event;
 mod feedback;
+mod flow;
 mod input;
 mod next;
 #[cfg(test)]

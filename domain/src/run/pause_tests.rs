@@ -180,7 +180,7 @@ fn paused(kinds: &[(&str, RequirementKind)]) -> Vec<RunEvent> {
             frame: 2,
             at_ms: 2_000,
         }),
-        RunEvent::Paused(RunPaused { requirements, frame: 3, at_ms: 3_000, members: None.into() }),
+        RunEvent::Paused(RunPaused { requirements, steps: Vec::new(), frame: 3, at_ms: 3_000, members: None.into() }),
     ]
 }
 
@@ -201,7 +201,13 @@ fn resolved(id: &str, decision: Decision, text: Option<&str>) -> RunEvent {
 }
 
 fn continued() -> RunEvent {
-    RunEvent::Continued(RunContinued { mode: RunMode::Plain, admission: Admission::Active, frame: 5, at_ms: 5_000 })
+    RunEvent::Continued(RunContinued {
+        mode: RunMode::Plain,
+        admission: Admission::Active,
+        steps: Vec::new(),
+        frame: 5,
+        at_ms: 5_000,
+    })
 }
 
 fn state(events: &[RunEvent]) -> RunState {
@@ -267,7 +273,8 @@ fn a_call_that_a_crash_hid_runs_again_when_a_person_says_so() {
 #[test]
 fn a_continued_run_that_waits_for_its_session_goes_on_with_its_tools() {
     let mut events = paused(&[("a", RequirementKind::Confirmation)]);
-    let queued = RunContinued { mode: RunMode::Plain, admission: Admission::Queued, frame: 5, at_ms: 5_000 };
+    let queued =
+        RunContinued { mode: RunMode::Plain, admission: Admission::Queued, steps: Vec::new(), frame: 5, at_ms: 5_000 };
     events.extend([resolved("a", Decision::Confirmed, None), RunEvent::Continued(queued)]);
     let state = state(&events);
     assert_eq!((state.status, state.next(5, false)), (RunStatus::Pending, Next::AwaitTurn));

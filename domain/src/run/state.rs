@@ -16,6 +16,7 @@ use crate::ids::{RunId, SessionId, UserId};
 use crate::message::{CallMetrics, Message, Role, ToolCall};
 use crate::session::Admission;
 use crate::usage::{Spent, Usage};
+use crate::workflow::{FlowState, as_text};
 
 /// The states of a run, with their names on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,6 +106,9 @@ pub struct RunState {
     /// The tasks of a team's list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<Task>,
+    /// Where the steps of a workflow stand, once one was reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Box<FlowState>>,
     /// The request to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<CancelRequested>,
@@ -218,8 +222,15 @@ impl RunState {
         if self.status.is_end() {
             return Err(RunError::Ended);
         }
-        let starts =
-            matches!(event, RunEvent::ModelCallRequested(_) | RunEvent::ToolCallRequested(_) | RunEvent::Continued(_));
+        let starts = matches!(
+            event,
+            RunEvent::ModelCallRequested(_)
+                | RunEvent::ToolCallRequested(_)
+                | RunEvent::StepStarted(_)
+                | RunEvent::BlockDecided(_)
+                | RunEvent::BlockEnded(_)
+                | RunEvent::Continued(_)
+        );
         if self.cancel.is_some() && (starts || matches!(event, RunEvent::Succeeded(_) | RunEvent::Paused(_))) {
             return Err(RunError::Cancelling);
         }
@@ -241,11 +252,12 @@ impl RunState {
             RunEvent::ToolCallRequested(e) => (may_start(&e.call_id), &e.call_id),
             RunEvent::RequirementResolved(e) => (asked(&e.call_id), &e.call_id),
             RunEvent::Continued(_) if self.open_requirements().next().is_some() => return Err(RunError::Unanswered),
+            RunEvent::Continued(_) if self.open_steps().next().is_some() => return Err(RunError::Unanswered),
             RunEvent::Continued(_) if self.status != RunStatus::Paused => return Err(RunError::NotPaused),
             RunEvent::ToolCallCompleted(e) => (open_tool(&e.call_id), &e.call_id),
             RunEvent::ToolCallFailed(e) => (open_tool(&e.call_id), &e.call_id),
             RunEvent::ToolOutcomeUnknown(e) => (open_tool(&e.call_id), &e.call_id),
-            _ => return Ok(()),
+            other => return self.check_step(other),
         };
         if fits { Ok(()) } else { Err(RunError::NoSuchCall(id.clone())) }
     }
@@ -307,6 +319,29 @@ impl RunState {
                 self.task_changed(&e.task);
                 self.saw(e.frame + 2, e.at_ms);
             }
+            RunEvent::StepStarted(e) => {
+                self.status = RunStatus::Running;
+                self.flow_mut().started(e);
+                self.saw(e.frame + 1, e.at_ms);
+            }
+            RunEvent::StepEnded(e) => {
+                self.flow_mut().ended(e);
+                self.spent.extend(&e.spent);
+                self.saw(e.frame + u64::from(e.frames), e.at_ms);
+            }
+            RunEvent::BlockDecided(e) => {
+                self.status = RunStatus::Running;
+                self.flow_mut().decided(e);
+                self.saw(e.frame + e.decision.frames(), e.at_ms);
+            }
+            RunEvent::BlockEnded(e) => {
+                self.flow_mut().block_ended(e);
+                self.saw(e.frame + 1, e.at_ms);
+            }
+            RunEvent::StepAnswered(e) => {
+                self.flow_mut().answered(e);
+                self.saw(self.next_frame, e.at_ms);
+            }
             RunEvent::Paused(e) => {
                 self.status = RunStatus::Paused;
                 self.counted = self.usage;
@@ -314,9 +349,13 @@ impl RunState {
                 self.paused_frame = Some(e.frame);
                 self.duration = self.accepted.as_ref().map(|accepted| seconds_between(accepted.at_ms, e.at_ms));
                 self.asked(&e.requirements, e.at_ms);
+                if !e.steps.is_empty() {
+                    self.flow_mut().ask(&e.steps);
+                }
                 // That its text is complete, which an agent says first, is a frame of its own.
                 let agent = self.component().is_none_or(|component| component.kind == ComponentKind::Agent);
-                self.saw(e.frame + 1 + u64::from(agent), e.at_ms);
+                let own = if self.is_flow() { event.frame_count(true) } else { 1 + u64::from(agent) };
+                self.saw(e.frame + own, e.at_ms);
             }
             RunEvent::RequirementResolved(e) => {
                 self.resolved(e);
@@ -326,7 +365,7 @@ impl RunState {
                 self.status = status_of(e.admission);
                 self.continued = Some(e.clone());
                 self.duration = None;
-                self.saw(e.frame + 1, e.at_ms);
+                self.saw(e.frame + event.frame_count(self.is_flow()), e.at_ms);
             }
             RunEvent::Replaced(e) => {
                 self.status = RunStatus::Regenerated;
@@ -338,8 +377,13 @@ impl RunState {
                 self.saw(self.next_frame, e.at_ms);
             }
             RunEvent::Succeeded(e) => {
+                if self.is_flow() {
+                    // What the workflow came to is its answer, like an agent's.
+                    let said = self.flow.as_ref().and_then(|flow| flow.content()).map(|said| as_text(&said));
+                    self.push_message(Role::Assistant, said, e.at_ms, |_| ());
+                }
                 self.end(RunStatus::Completed, e.session_state.get(), e.duration);
-                self.saw(e.frame + 2, e.at_ms);
+                self.saw(e.frame + event.frame_count(self.is_flow()), e.at_ms);
             }
             RunEvent::Failed(e) => {
                 self.error = Some((e.error, e.message.get().cloned().unwrap_or_default()));

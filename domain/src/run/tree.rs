@@ -95,9 +95,10 @@ impl RunState {
         self.accepted.as_ref().and_then(|accepted| accepted.parent.as_deref())
     }
 
-    /// The runs that carry out its calls, in order.
-    pub fn children(&self) -> impl Iterator<Item = &ChildRef> {
-        self.tools.iter().flat_map(|tool| &tool.children)
+    /// The runs that carry out its calls and its steps, in order.
+    pub fn children(&self) -> impl Iterator<Item = ChildRef> {
+        let of_steps = self.flow.iter().flat_map(|flow| flow.children());
+        self.tools.iter().flat_map(|tool| tool.children.iter().cloned()).chain(of_steps)
     }
 
     /// Those of them that carry out calls without an outcome.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::output::StepType;
 use super::place::Place;
 use super::policy::{HumanReview, OnReject};
-use crate::run::{AnswerError, InputField};
+use crate::run::{AnswerError, ChildRef, InputField};
 
 /// What a paused run waits for: an answer about one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,13 @@ pub enum Ask {
     Failure,
     /// A crash hid its outcome: whether it runs again, or what its outcome was. Otherwise it counts as failed.
     UnknownOutcome,
+    /// What its child run asks: the answers are for that run.
+    Executor {
+        /// The run.
+        child: ChildRef,
+        /// Its name for people.
+        name: String,
+    },
 }
 
 /// What is asked before a step runs, all at once.
@@ -167,6 +174,7 @@ impl StepRequirement {
                 (_, output) => Some(StepGiven { output: output.clone(), ..said(true) }),
             }),
             Ask::Failure => Ok(answer.confirmed.map(said)),
+            Ask::Executor { .. } => Ok(None),
         }
     }
 

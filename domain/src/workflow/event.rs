@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 use super::output::{Executor, StepType};
 use super::place::Place;
 use super::policy::OnError;
-use crate::ids::RunId;
 use crate::media::Media;
 use crate::personal::Personal;
+use crate::run::ChildRef;
 use crate::tool::Effect;
-use crate::usage::Usage;
+use crate::usage::Spent;
 
 /// A step that runs one thing is about to run it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct StepStarted {
     pub idempotency_key: String,
     /// The run that carries it out, where it runs a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub child: Option<RunId>,
+    pub child: Option<ChildRef>,
     /// A tool's arguments, or what an expression made the input; nothing where it is what the earlier steps said.
     #[serde(default, skip_serializing_if = "Personal::is_absent")]
     pub input: Personal<Option<Value>>,
@@ -90,9 +90,9 @@ pub struct StepEnded {
     /// Whether it wants the workflow to end after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stop: bool,
-    /// What its model calls cost.
-    #[serde(default, skip_serializing_if = "Usage::is_zero")]
-    pub usage: Usage,
+    /// What its child run cost.
+    #[serde(default, skip_serializing_if = "Spent::is_empty")]
+    pub spent: Spent,
     /// Seconds it took.
     pub duration: f64,
     /// How many frames it is shown as.

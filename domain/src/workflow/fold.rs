@@ -9,7 +9,7 @@ use super::event::{AfterError, BlockDecided, BlockEnded, Decision, StepAnswered,
 use super::output::{StepOutput, StepType, side_by_side};
 use super::place::Place;
 use super::state::{Block, Failure, FlowState, KEPT_ITERATIONS, Rejected, StepRecord, Work};
-use crate::usage::Usage;
+use crate::usage::Spent;
 
 /// What is recorded of a step whose outcome a crash hid, when a person does not want it to run again.
 const NOT_AGAIN: &str = "it is not known whether the step was carried out, and it is not to run again";
@@ -97,7 +97,7 @@ impl FlowState {
             error: None,
             success: true,
             stop: e.stop,
-            usage: e.usage,
+            spent: e.spent.clone(),
             duration: e.duration,
             steps: Vec::new(),
         };
@@ -135,7 +135,7 @@ impl FlowState {
                 last: false,
                 ran: 0,
                 failed: false,
-                usage: Usage::default(),
+                spent: Spent::default(),
                 iterations: Default::default(),
             });
             return;
@@ -147,7 +147,7 @@ impl FlowState {
         record.failure = None;
         let Some(block) = &mut record.block else { return };
         block.ran += outputs.len() as u64;
-        outputs.iter().for_each(|output| block.usage += output.usage);
+        outputs.iter().for_each(|output| block.spent.extend(&output.spent));
         block.failed |= outputs.iter().any(|output| !output.success);
         block.iterations.push_back(outputs);
         if block.iterations.len() > KEPT_ITERATIONS {
@@ -170,9 +170,9 @@ impl FlowState {
         if record.kind == StepType::Loop {
             steps = block.iterations.iter().flatten().cloned().collect();
         }
-        let mut usage = block.usage;
+        let mut spent = block.spent.clone();
         if record.kind != StepType::Loop {
-            steps.iter().for_each(|step| usage += step.usage);
+            steps.iter().for_each(|step| spent.extend(&step.spent));
         }
         record.output = Some(Arc::new(StepOutput {
             place: e.place.clone(),
@@ -185,7 +185,7 @@ impl FlowState {
             error: steps.iter().find_map(|step| step.error.clone()),
             success: !block.failed && steps.iter().all(|step| step.success),
             stop: steps.iter().any(|step| step.stop),
-            usage,
+            spent,
             duration: steps.iter().map(|step| step.duration).sum(),
             steps,
         }));
@@ -225,7 +225,7 @@ impl FlowState {
             }
             Some(Ask::Failure) => record.fail(&e.place),
             Some(Ask::UnknownOutcome) => record.learn(&e.place, given, e.at_ms),
-            None => {}
+            Some(Ask::Executor { .. }) | None => {}
         }
     }
 }
@@ -285,7 +285,7 @@ impl StepRecord {
             error: None,
             success: true,
             stop: false,
-            usage: Usage::default(),
+            spent: Spent::default(),
             duration: 0.0,
             steps: Vec::new(),
         }

@@ -12,7 +12,7 @@ use super::output::StepOutput;
 use super::place::Place;
 use super::policy::OnReject;
 use super::state::{Block, FlowState, StepRecord};
-use crate::ids::RunId;
+use crate::run::ChildRef;
 use crate::tool::Effect;
 
 /// Something to be done for a workflow run.
@@ -27,7 +27,7 @@ pub enum Move<'c> {
         /// The step.
         step: &'c Step,
         /// The child run.
-        child: RunId,
+        child: ChildRef,
     },
     /// Wait for this step, which runs.
     Await(Place),
@@ -125,12 +125,15 @@ pub struct Now<'a> {
     pub ms: i64,
     /// Steps that run in this process.
     pub in_flight: &'a HashSet<Place>,
+    /// Whether the run is being cancelled: what runs in child runs ends first.
+    pub cancelling: bool,
 }
 
 /// What comes next for a run of `config` that stands at `flow`.
 pub fn next<'c>(config: &'c WorkflowConfig, flow: &FlowState, now: Now<'_>) -> Frontier<'c> {
     let limit = config.max_parallel.max(1);
-    let mut walk = Walk { flow, now, limit, facts: Facts::default(), moves: Vec::new(), broken: None };
+    let broken = now.cancelling.then(|| FlowEnd::Cancel(String::new()));
+    let mut walk = Walk { flow, now, limit, facts: Facts::default(), moves: Vec::new(), broken };
     let stand = walk.in_order(&config.steps, Place::top);
     let mut moves = walk.moves;
     let end = match walk.broken {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::place::Place;
-use crate::ids::RunId;
 use crate::media::Media;
-use crate::usage::Usage;
+use crate::run::ChildRef;
+use crate::usage::Spent;
 
 /// The kinds of steps as clients know them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ pub struct StepOutput {
     pub content: Value,
     /// The child run that said it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub child: Option<RunId>,
+    pub child: Option<ChildRef>,
     /// Media that came with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<Media>,
@@ -114,9 +114,9 @@ pub struct StepOutput {
     /// Whether it wants the workflow to end after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stop: bool,
-    /// What its model calls cost.
-    #[serde(default, skip_serializing_if = "Usage::is_zero")]
-    pub usage: Usage,
+    /// What child runs cost.
+    #[serde(default, skip_serializing_if = "Spent::is_empty")]
+    pub spent: Spent,
     /// Seconds it took.
     #[serde(default)]
     pub duration: f64,

@@ -4,9 +4,11 @@ use std::fmt;
 use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::ids::RunId;
+use crate::run::child_run_id;
 
 /// A step's place: the indexes of the steps around it and its own, from outside in, with the iterations of loops between
 /// them. `3.i2.0` is the first step in the second iteration of the fourth step, a loop; `1.e0` is the first of the steps
@@ -84,7 +86,7 @@ impl Place {
 
     /// The id of the child run that carries the step out, `round` outcomes after it was first reached.
     pub fn child_run(&self, run: &RunId, round: u32) -> RunId {
-        RunId::from(derived_id(run, "child run", &format!("{self} {round}")))
+        child_run_id(run, &self.0, usize::try_from(round).unwrap_or(usize::MAX))
     }
 
     /// What every attempt of the step carries that is to have the same outcome.
@@ -107,6 +109,16 @@ impl Place {
     pub(super) fn is_directly_in(&self, block: &Self) -> bool {
         let rest = self.0.strip_prefix(&block.0).and_then(|rest| rest.strip_prefix('.'));
         rest.is_some_and(|rest| !rest.contains('.'))
+    }
+
+    /// Where the step stands on the wire: a number for a step of the workflow itself, a list of numbers for one in a block.
+    /// A router's steps stand where the router does.
+    pub fn step_index(&self, in_router: bool) -> Value {
+        let mut indexes = self.indexes();
+        if in_router {
+            indexes.pop();
+        }
+        if let [one] = indexes.as_slice() { Value::from(*one) } else { Value::from(indexes) }
     }
 
     fn parts(&self) -> impl DoubleEndedIterator<Item = &str> {

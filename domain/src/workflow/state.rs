@@ -10,14 +10,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask::{StepGiven, StepRequirement};
+use super::ask::{Ask, StepGiven, StepRequirement};
 use super::event::{AfterError, Decision};
 use super::output::{Executor, StepOutput, StepType};
 use super::place::Place;
 use super::policy::Policies;
 use crate::ids::RunId;
+use crate::run::ChildRef;
 use crate::tool::Effect;
-use crate::usage::Usage;
+use crate::usage::Spent;
 
 /// How many of a loop's last iterations are kept in the fold. The log keeps all.
 pub const KEPT_ITERATIONS: usize = 16;
@@ -92,7 +93,7 @@ pub struct Work {
     pub idempotency_key: String,
     /// The run that carries it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub child: Option<RunId>,
+    pub child: Option<ChildRef>,
     /// What was recorded of its input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
@@ -142,8 +143,8 @@ pub struct Block {
     #[serde(default)]
     pub failed: bool,
     /// Of a loop, what the iterations that ended cost.
-    #[serde(default, skip_serializing_if = "Usage::is_zero")]
-    pub usage: Usage,
+    #[serde(default, skip_serializing_if = "Spent::is_empty")]
+    pub spent: Spent,
     /// Of a loop, what its last iterations came to, the oldest first.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub iterations: VecDeque<Vec<Arc<StepOutput>>>,
@@ -185,6 +186,25 @@ impl FlowState {
         if again { AfterError::Retry } else { policies.on_error.into() }
     }
 
+    /// The runs that carry out its steps: those that run now, and those whose outputs are kept, in order.
+    pub fn children(&self) -> Vec<ChildRef> {
+        let mut reached: Vec<&StepRecord> = self.steps.values().collect();
+        reached.sort_by_key(|record| record.order);
+        let mut children: Vec<ChildRef> = Vec::new();
+        for record in reached {
+            let ended = record.output.iter().flat_map(StepOutput::all);
+            let kept = record.block.iter().filter(|_| record.output.is_none());
+            let kept = kept.flat_map(|block| block.iterations.iter().flatten()).flat_map(StepOutput::all);
+            let now = record.work.iter().filter_map(|work| work.child.clone());
+            for child in kept.chain(ended).filter_map(|output| output.child.clone()).chain(now) {
+                if !children.contains(&child) {
+                    children.push(child);
+                }
+            }
+        }
+        children
+    }
+
     /// What the workflow's own steps came to, in order.
     pub fn results(&self) -> Vec<Arc<StepOutput>> {
         self.outputs_in(None, false)
@@ -207,9 +227,10 @@ impl FlowState {
 }
 
 impl StepRecord {
-    /// Whether a person is asked about it and has not answered.
+    /// Whether a person is asked about it and has not answered. What its child run asks is answered there.
     pub fn is_open(&self) -> bool {
-        self.asked.is_some() && self.given.is_none()
+        let asked = self.asked.as_ref().is_some_and(|asked| !matches!(asked.ask, Ask::Executor { .. }));
+        asked && self.given.is_none()
     }
 
     /// How it is run, while that has no outcome.

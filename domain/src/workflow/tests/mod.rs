@@ -1,0 +1,7 @@
+//! Workflows carried out step by step, without an engine.
+
+mod blocks;
+mod crashes;
+mod mistakes;
+mod policies;
+mod sim;
