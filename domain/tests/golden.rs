@@ -16,7 +16,11 @@ use daybook_domain::output::OutputSchema;
 use daybook_domain::run::*;
 use daybook_domain::session::*;
 use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, OnExpiry, ToolSpec};
-use daybook_domain::usage::Usage;
+use daybook_domain::usage::{Spent, Usage};
+use daybook_domain::workflow::{
+    self, AfterError, BlockDecided, BlockEnded, Executor, ExecutorKind, Place, StepAnswered, StepEnded, StepStarted,
+    StepType,
+};
 use daybook_domain::{DomainEvent, Personal};
 use serde_json::{Map, Value, json};
 
@@ -34,6 +38,7 @@ fn map() -> Map<String, Value> {
 
 fn samples() -> Vec<DomainEvent> {
     let mut all: Vec<DomainEvent> = run_samples().into_iter().map(DomainEvent::from).collect();
+    all.extend(step_samples().into_iter().map(DomainEvent::from));
     all.extend(session_samples().into_iter().map(DomainEvent::from));
     all.extend(approval_samples().into_iter().map(DomainEvent::from));
     all.push(ComponentEvent::Configured(ComponentConfigured { hash: "00ff".into(), config: config().into() }).into());
@@ -60,6 +65,62 @@ fn config() -> AgentConfig {
         metadata: map(),
         team: None,
     }
+}
+
+fn step_samples() -> Vec<RunEvent> {
+    let place = Place::top(3).iteration(2).step(0);
+    vec![
+        RunEvent::StepStarted(StepStarted {
+            place: place.clone(),
+            name: "draft".into(),
+            executor: Executor { kind: ExecutorKind::Agent, name: "Writer".into(), id: Some("writer".into()) },
+            attempt: 2,
+            effect: Effect::Idempotent,
+            idempotency_key: "key".into(),
+            child: Some(ChildRef {
+                run_id: RunId::parse("r-2").unwrap(),
+                component: ComponentRef::agent(ComponentId::parse("writer").unwrap()),
+            }),
+            input: Some(json!("Hello")).into(),
+            frame: 5,
+            at_ms: 3,
+        }),
+        RunEvent::StepEnded(StepEnded {
+            place: place.clone(),
+            name: "draft".into(),
+            kind: StepType::Step,
+            attempt: 2,
+            content: json!({"said": "Hi"}).into(),
+            media: None.into(),
+            error: Some("boom".to_owned()).into(),
+            then: Some(AfterError::Retry),
+            stop: true,
+            spent: Spent(vec![(("m".into(), "P".into()), Usage { input_tokens: 3, ..Usage::default() })]),
+            duration: 0.5,
+            frames: 2,
+            frame: 6,
+            at_ms: 4,
+        }),
+        RunEvent::BlockDecided(BlockDecided {
+            place: Place::top(3),
+            name: "loop".into(),
+            decision: workflow::Decision::Iteration { number: 2, goes_on: true },
+            frame: 8,
+            at_ms: 4,
+        }),
+        RunEvent::BlockEnded(BlockEnded { place: Place::top(3), name: "loop".into(), frame: 10, at_ms: 4 }),
+        RunEvent::StepAnswered(StepAnswered {
+            place,
+            confirmed: true,
+            feedback: Some("good".to_owned()).into(),
+            values: Some(map()).into(),
+            choices: vec!["a".into()],
+            input: Some(json!("in")).into(),
+            output: Some(json!("out")).into(),
+            by: "user:alice".into(),
+            at_ms: 5,
+        }),
+    ]
 }
 
 fn run_samples() -> Vec<RunEvent> {
@@ -182,6 +243,7 @@ fn run_samples() -> Vec<RunEvent> {
         }),
         RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id: "c-1".into(), at_ms: 4 }),
         RunEvent::Paused(RunPaused {
+            steps: Vec::new(),
             requirements: vec![Requirement::new("c-1", RequirementKind::UnknownOutcome)],
             frame: 7,
             at_ms: 5,
@@ -199,6 +261,7 @@ fn run_samples() -> Vec<RunEvent> {
             fails: false,
         }),
         RunEvent::Continued(RunContinued {
+            steps: Vec::new(),
             mode: RunMode::Streaming,
             admission: Admission::Queued,
             frame: 9,

@@ -90,7 +90,7 @@ pub fn router(name: &str, choices: Vec<Step>, many: bool) -> Step {
 
 /// The acceptance of a workflow's run.
 pub fn accepted() -> RunEvent {
-    RunEvent::Accepted(RunAccepted {
+    RunEvent::Accepted(Box::new(RunAccepted {
         run_id: RunId::parse("r").unwrap(),
         session_id: SessionId::parse("s").unwrap(),
         user_id: None,
@@ -111,7 +111,7 @@ pub fn accepted() -> RunEvent {
         parent: None,
         frame: 0,
         at_ms: 1,
-    })
+    }))
 }
 
 impl Sim {
