@@ -10,6 +10,7 @@ use crate::media::Media;
 use crate::message::Message;
 use crate::output::OutputSchema;
 use crate::run::{Answer, Forked, OnBusy, RunMode};
+use crate::workflow::StepAnswer;
 
 /// Who is calling, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +179,9 @@ pub struct ContinueRun {
     pub session_id: SessionId,
     /// The answers, for a paused run.
     pub answers: Vec<Answer>,
+    /// The answers to what is asked about the steps of a workflow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_answers: Vec<StepAnswer>,
     /// What is said, for a run that goes on from another.
     pub input: Option<String>,
     /// Up to where the other run's messages are taken over.

@@ -97,7 +97,6 @@ fn step_samples() -> Vec<RunEvent> {
             stop: true,
             spent: Spent(vec![(("m".into(), "P".into()), Usage { input_tokens: 3, ..Usage::default() })]),
             duration: 0.5,
-            frames: 2,
             frame: 6,
             at_ms: 4,
         }),

@@ -22,6 +22,7 @@ fn record(arguments: Value) -> ToolRecord {
 fn answer(parts: Value) -> Answer {
     let object = |name: &str| parts[name].as_object().cloned();
     Answer {
+        run: None,
         call_id: "c".into(),
         confirmed: parts["confirmed"].as_bool(),
         note: parts["note"].as_str().map(str::to_owned),

@@ -16,7 +16,7 @@ use crate::ids::{RunId, SessionId, UserId};
 use crate::message::{CallMetrics, Message, Role, ToolCall};
 use crate::session::Admission;
 use crate::usage::{Spent, Usage};
-use crate::workflow::{FlowState, as_text};
+use crate::workflow::FlowState;
 
 /// The states of a run, with their names on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -319,29 +319,11 @@ impl RunState {
                 self.task_changed(&e.task);
                 self.saw(e.frame + 2, e.at_ms);
             }
-            RunEvent::StepStarted(e) => {
-                self.status = RunStatus::Running;
-                self.flow_mut().started(e);
-                self.saw(e.frame + 1, e.at_ms);
-            }
-            RunEvent::StepEnded(e) => {
-                self.flow_mut().ended(e);
-                self.spent.extend(&e.spent);
-                self.saw(e.frame + u64::from(e.frames), e.at_ms);
-            }
-            RunEvent::BlockDecided(e) => {
-                self.status = RunStatus::Running;
-                self.flow_mut().decided(e);
-                self.saw(e.frame + e.decision.frames(), e.at_ms);
-            }
-            RunEvent::BlockEnded(e) => {
-                self.flow_mut().block_ended(e);
-                self.saw(e.frame + 1, e.at_ms);
-            }
-            RunEvent::StepAnswered(e) => {
-                self.flow_mut().answered(e);
-                self.saw(self.next_frame, e.at_ms);
-            }
+            RunEvent::StepStarted(_)
+            | RunEvent::StepEnded(_)
+            | RunEvent::BlockDecided(_)
+            | RunEvent::BlockEnded(_)
+            | RunEvent::StepAnswered(_) => self.step_changed(event),
             RunEvent::Paused(e) => {
                 self.status = RunStatus::Paused;
                 self.counted = self.usage;
@@ -377,11 +359,7 @@ impl RunState {
                 self.saw(self.next_frame, e.at_ms);
             }
             RunEvent::Succeeded(e) => {
-                if self.is_flow() {
-                    // What the workflow came to is its answer, like an agent's.
-                    let said = self.flow.as_ref().and_then(|flow| flow.content()).map(|said| as_text(&said));
-                    self.push_message(Role::Assistant, said, e.at_ms, |_| ());
-                }
+                self.answer_of_flow(e.at_ms);
                 self.end(RunStatus::Completed, e.session_state.get(), e.duration);
                 self.saw(e.frame + event.frame_count(self.is_flow()), e.at_ms);
             }
@@ -404,7 +382,7 @@ impl RunState {
         }
     }
 
-    fn saw(&mut self, next_frame: u64, at_ms: i64) {
+    pub(super) fn saw(&mut self, next_frame: u64, at_ms: i64) {
         self.next_frame = self.next_frame.max(next_frame);
         self.updated_ms = at_ms;
     }

@@ -101,8 +101,10 @@ impl RunState {
         self.tools.iter().flat_map(|tool| tool.children.iter().cloned()).chain(of_steps)
     }
 
-    /// Those of them that carry out calls without an outcome.
+    /// Those of them that carry out calls and steps without an outcome.
     pub fn open_children(&self) -> impl Iterator<Item = &ChildRef> {
-        self.tools.iter().filter(|tool| tool.outcome.is_none()).flat_map(|tool| &tool.children)
+        let running = self.flow.iter().flat_map(|flow| flow.running());
+        let of_steps = running.filter_map(|(_, _, work)| work.child.as_ref());
+        self.tools.iter().filter(|tool| tool.outcome.is_none()).flat_map(|tool| &tool.children).chain(of_steps)
     }
 }

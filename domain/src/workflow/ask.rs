@@ -58,6 +58,9 @@ pub enum Ask {
         child: ChildRef,
         /// Its name for people.
         name: String,
+        /// What it asks about its own steps, where it is a workflow.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<StepRequirement>,
     },
 }
 

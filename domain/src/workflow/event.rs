@@ -95,9 +95,7 @@ pub struct StepEnded {
     pub spent: Spent,
     /// Seconds it took.
     pub duration: f64,
-    /// How many frames it is shown as.
-    pub frames: u32,
-    /// The index of the first of them.
+    /// The index of the first frame it is shown as; see [`FlowState::frames_of_end`](super::FlowState::frames_of_end).
     pub frame: u64,
     /// Unix milliseconds.
     pub at_ms: i64,

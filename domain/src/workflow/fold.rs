@@ -198,6 +198,7 @@ impl FlowState {
 
     /// Takes in what a person is asked.
     pub fn ask(&mut self, requirements: &[StepRequirement]) {
+        self.paused = requirements.iter().map(|needed| needed.place.clone()).collect();
         for needed in requirements {
             let record = self.reach(&needed.place, &needed.name, needed.kind);
             (record.asked, record.given) = (Some(needed.clone()), None);
@@ -295,6 +296,11 @@ impl StepRecord {
 /// What a step says that failed and was left behind.
 pub fn skipped(error: &str) -> String {
     format!("Step skipped due to error: {error}")
+}
+
+/// What a run says that fails with a step.
+pub fn step_failed(name: &str, error: &str) -> String {
+    format!("Step {name:?} failed: {error}")
 }
 
 /// What a block says of itself.

@@ -23,7 +23,7 @@ pub use config::{
 };
 pub use event::{AfterError, BlockDecided, BlockEnded, Decision, StepAnswered, StepEnded, StepStarted};
 pub use facts::Facts;
-pub use fold::skipped;
+pub use fold::{skipped, step_failed};
 pub use next::{About, FlowEnd, Frontier, Move, Now, Question, Start, next, routes};
 pub use output::{Executor, ExecutorKind, StepOutput, StepType, as_text};
 pub use place::Place;

@@ -8,6 +8,7 @@ use super::ask::{Ask, Before, StepRequirement};
 use super::config::{Expression, Selector, Step, StepKind, WorkflowConfig};
 use super::event::{AfterError, BlockDecided, BlockEnded, Decision};
 use super::facts::Facts;
+use super::fold::step_failed;
 use super::output::StepOutput;
 use super::place::Place;
 use super::policy::OnReject;
@@ -31,6 +32,15 @@ pub enum Move<'c> {
     },
     /// Wait for this step, which runs.
     Await(Place),
+    /// The child run that carries this step out waits for a person.
+    Waits {
+        /// Where the step is.
+        place: Place,
+        /// The step.
+        step: &'c Step,
+        /// The child run.
+        child: ChildRef,
+    },
     /// Run this step again, but not before then.
     Wait {
         /// Where the step is.
@@ -116,6 +126,8 @@ pub struct Frontier<'c> {
     pub moves: Vec<Move<'c>>,
     /// How the run ends, when nothing is to be done any more.
     pub end: Option<FlowEnd>,
+    /// Why it is to be cancelled, where a person rejected a step that must not be.
+    pub cancel: Option<String>,
 }
 
 /// What is known beside the configuration and the fold.
@@ -123,8 +135,10 @@ pub struct Frontier<'c> {
 pub struct Now<'a> {
     /// Unix milliseconds.
     pub ms: i64,
-    /// Steps that run in this process.
-    pub in_flight: &'a HashSet<Place>,
+    /// The places of steps that run in this process.
+    pub in_flight: &'a HashSet<String>,
+    /// The places of steps whose child runs wait for a person.
+    pub waiting: &'a HashSet<String>,
     /// Whether the run is being cancelled: what runs in child runs ends first.
     pub cancelling: bool,
 }
@@ -135,17 +149,25 @@ pub fn next<'c>(config: &'c WorkflowConfig, flow: &FlowState, now: Now<'_>) -> F
     let broken = now.cancelling.then(|| FlowEnd::Cancel(String::new()));
     let mut walk = Walk { flow, now, limit, facts: Facts::default(), moves: Vec::new(), broken };
     let stand = walk.in_order(&config.steps, Place::top);
-    let mut moves = walk.moves;
-    let end = match walk.broken {
-        Some(broken) => {
-            // What runs is awaited, so that everything has an end when the run has one; nothing else begins.
-            moves.retain(|it| matches!(it, Move::Await(_) | Move::TakeUp { .. }));
-            Some(broken)
-        }
-        None => (stand != Stand::Open).then_some(FlowEnd::Succeed),
+    let Some(broken) = walk.broken else {
+        let end = (stand != Stand::Open).then_some(FlowEnd::Succeed).filter(|_| walk.moves.is_empty());
+        return Frontier { moves: walk.moves, end, cancel: None };
     };
-    let end = end.filter(|_| moves.is_empty());
-    Frontier { moves, end }
+    // What runs is awaited, so that everything has an end when the run has one; nothing else begins.
+    let moves: Vec<Move<'c>> = walk.moves.into_iter().filter_map(Move::at_the_end).collect();
+    let cancel = if let FlowEnd::Cancel(reason) = &broken { Some(reason.clone()) } else { None };
+    Frontier { end: Some(broken).filter(|_| moves.is_empty()), moves, cancel: cancel.filter(|_| !now.cancelling) }
+}
+
+impl Move<'_> {
+    /// What of it is to be done when the run ends: child runs end before it does.
+    fn at_the_end(self) -> Option<Self> {
+        match self {
+            Self::Await(_) | Self::TakeUp { .. } => Some(self),
+            Self::Waits { place, step, child } => Some(Self::TakeUp { place, step, child }),
+            _ => None,
+        }
+    }
 }
 
 /// How far a step or a list of steps is.
@@ -202,7 +224,7 @@ impl<'c> Walk<'c, '_> {
         if let Some(failure) = &record.failure {
             match failure.then {
                 AfterError::Fail => {
-                    self.fail(format!("Step {:?} failed: {}", step.name, failure.error));
+                    self.fail(step_failed(&step.name, &failure.error));
                     return Some(Stand::Open);
                 }
                 AfterError::Pause => return Some(self.ask(step, place, Ask::Failure)),
@@ -223,7 +245,7 @@ impl<'c> Walk<'c, '_> {
     /// A step that said something: it may have to be seen by a person, and by what follows.
     fn with_output(&mut self, step: &'c Step, place: &Place, record: &StepRecord, output: &Arc<StepOutput>) -> Stand {
         if let Some(failure) = record.failure.as_ref().filter(|failure| failure.then == AfterError::Fail) {
-            self.fail(format!("Step {:?} failed: {}", step.name, failure.error));
+            self.fail(step_failed(&step.name, &failure.error));
             return Stand::Open;
         }
         if let Some(review) = step.policies.review.output.as_ref().filter(|_| output.success && !record.reviewed) {
@@ -270,12 +292,16 @@ impl<'c> Walk<'c, '_> {
     fn leaf(&mut self, step: &'c Step, place: Place, record: Option<&StepRecord>) -> Stand {
         let work = record.and_then(|record| record.work.as_ref());
         if let Some(work) = work.filter(|work| work.running) {
-            if self.now.in_flight.contains(&place) {
+            if self.now.in_flight.contains(place.as_str()) {
                 self.moves.push(Move::Await(place));
                 return Stand::Open;
             }
             if let Some(child) = &work.child {
-                self.moves.push(Move::TakeUp { place, step, child: child.clone() });
+                let child = child.clone();
+                self.moves.push(match self.now.waiting.contains(place.as_str()) {
+                    true => Move::Waits { place, step, child },
+                    false => Move::TakeUp { place, step, child },
+                });
                 return Stand::Open;
             }
             if work.effect == Effect::Unsafe && !work.again {
@@ -398,7 +424,8 @@ impl<'c> Walk<'c, '_> {
                 Stand::Done => {}
                 // What waits for a person takes no room.
                 Stand::Open => {
-                    open += u32::from(!self.moves[before..].iter().all(|it| matches!(it, Move::Ask(_))));
+                    let waits = |it: &Move<'_>| matches!(it, Move::Ask(_) | Move::Waits { .. });
+                    open += u32::from(!self.moves[before..].iter().all(waits));
                     stand = Stand::Open;
                 }
                 Stand::Stopped if stand == Stand::Done => stand = Stand::Stopped,

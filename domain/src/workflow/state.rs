@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ask::{Ask, StepGiven, StepRequirement};
-use super::event::{AfterError, Decision};
-use super::output::{Executor, StepOutput, StepType};
+use super::event::{AfterError, Decision, StepEnded};
+use super::output::{Executor, ExecutorKind, StepOutput, StepType};
 use super::place::Place;
 use super::policy::Policies;
 use crate::ids::RunId;
@@ -31,6 +31,9 @@ pub struct FlowState {
     pub(super) steps: BTreeMap<Place, StepRecord>,
     /// How many steps were reached so far: the order in which they were.
     pub(super) reached: u64,
+    /// The steps that it paused for last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paused: Vec<Place>,
 }
 
 /// A step that was reached.
@@ -165,6 +168,18 @@ impl FlowState {
     pub fn running(&self) -> impl Iterator<Item = (&Place, &StepRecord, &Work)> {
         let running = |(place, record)| Some((place, record, StepRecord::running(record)?));
         self.steps.iter().filter_map(running)
+    }
+
+    /// How many frames the end of a step is shown as, after it.
+    pub fn frames_of_end(&self, e: &StepEnded) -> u64 {
+        let executor = self.steps.get(&e.place).and_then(|record| record.work.as_ref()).map(|work| work.executor.kind);
+        match e.then {
+            Some(AfterError::Retry | AfterError::Skip) => 0,
+            Some(AfterError::Fail | AfterError::Pause) => 1,
+            // What a function said is shown by itself where it stands alone: nobody has seen it before.
+            None if e.place.is_top() && executor == Some(ExecutorKind::Function) => 2,
+            None => 1,
+        }
     }
 
     /// What a person was asked and has not answered, in the order of the steps.

@@ -64,13 +64,13 @@ fn a_parallel_block_runs_no_more_than_its_limit() {
     let mut sim = Sim::new(config.clone());
     let nothing = std::collections::HashSet::new();
     let Move::Enter(entered) =
-        next(&config, &flow, Now { ms: 0, in_flight: &nothing, cancelling: false }).moves.remove(0)
+        next(&config, &flow, Now { ms: 0, in_flight: &nothing, waiting: &nothing, cancelling: false }).moves.remove(0)
     else {
         panic!("the block is entered first")
     };
     sim.happen(crate::run::RunEvent::BlockDecided(entered));
     let flow = sim.flow();
-    let moves = next(&config, &flow, Now { ms: 0, in_flight: &nothing, cancelling: false }).moves;
+    let moves = next(&config, &flow, Now { ms: 0, in_flight: &nothing, waiting: &nothing, cancelling: false }).moves;
     let started: Vec<&str> = moves
         .iter()
         .filter_map(|it| if let Move::Start(start) = it { Some(start.step.name.as_str()) } else { None })

@@ -155,9 +155,9 @@ impl Sim {
     pub fn run(&mut self, mut answers: usize) -> Option<FlowEnd> {
         for _ in 0..100_000 {
             let (config, flow) = (self.config.clone(), self.flow());
-            let in_flight = HashSet::new();
-            let now = Now { ms: self.now_ms, in_flight: &in_flight, cancelling: false };
-            let Frontier { moves, end } = next(&config, &flow, now);
+            let nothing = HashSet::new();
+            let now = Now { ms: self.now_ms, in_flight: &nothing, waiting: &nothing, cancelling: false };
+            let Frontier { moves, end, .. } = next(&config, &flow, now);
             if let Some(end) = end {
                 assert_eq!(moves, []);
                 if end == FlowEnd::Succeed {
@@ -200,7 +200,7 @@ impl Sim {
                 let then = Some(step.policies.on_error.into());
                 self.end(&place, step, 0, Err(error), false, then);
             }
-            Move::Ask(_) | Move::Await(_) | Move::TakeUp { .. } => {}
+            Move::Ask(_) | Move::Await(_) | Move::TakeUp { .. } | Move::Waits { .. } => {}
         }
         true
     }
@@ -268,7 +268,6 @@ impl Sim {
             stop,
             spent: Default::default(),
             duration: 0.0,
-            frames: 0,
             frame: 0,
             at_ms: self.now_ms,
         }));
