@@ -161,8 +161,7 @@ impl Driver {
             return Ok(None);
         }
         if self.state.status == RunStatus::Paused && !self.is_to_end(&self.state) && self.state.cancel.is_none() {
-            let asked = self.state.open_requirements().next().is_some();
-            if asked || !self.engine.asks_below(self.live.log, &self.state).await?.is_empty() {
+            if self.state.is_asking() || self.engine.is_asked_below(self.live.log, &self.state).await? {
                 return Ok(None);
             }
             self.take_on().await?;
@@ -176,7 +175,8 @@ impl Driver {
     async fn take_on(&mut self) -> Result<(), Exit> {
         while self.state.status == RunStatus::Paused {
             let (mode, admission) = (self.state.mode(), Admission::Parallel);
-            let continued = RunContinued { mode, admission, frame: 0, at_ms: self.engine.now_ms() };
+            let steps = self.state.flow.as_ref().map(|flow| flow.paused.clone()).unwrap_or_default();
+            let continued = RunContinued { mode, admission, steps, frame: 0, at_ms: self.engine.now_ms() };
             if !self.record(RunEvent::Continued(continued)).await? {
                 self.catch_up().await?;
             }
@@ -252,6 +252,12 @@ impl Inner {
             }
         }
         Ok(asks)
+    }
+
+    /// Whether something is asked by the runs under a run, at any depth, that nobody has answered.
+    pub async fn is_asked_below(&self, log: LogId, state: &RunState) -> Result<bool, QueryError> {
+        let open = self.open_below(log, state).await?;
+        Ok(open.iter().any(|(run, _)| run.status == RunStatus::Paused && run.cancel.is_none() && run.is_asking()))
     }
 
     /// The runs under a run that have not ended, at any depth, parents first, with the versions of their streams.

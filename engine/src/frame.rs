@@ -10,10 +10,12 @@ use daybook_domain::run::{
     MemberAsk, Parent, Requirement, RunAccepted, RunEvent, RunState, Task, TaskStatus, ToolRecord,
 };
 use daybook_domain::usage::Usage;
+use daybook_domain::workflow::{Decision, StepOutput, StepRequirement};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::detail::RunDetail;
+use crate::flow::{StepAsked, StepTag, go_on_frames, pause_frames, step_frames};
 use crate::prompt::output_schema;
 
 /// What all frames of a run have in common.
@@ -175,6 +177,103 @@ pub enum FrameBody {
     },
     /// The run goes on after a pause, or goes on from another run.
     Continued,
+    /// A step of a workflow runs.
+    StepStarted {
+        /// The step.
+        step: StepTag,
+    },
+    /// A step tells how far it is. Shown and forgotten.
+    StepProgress {
+        /// The step.
+        step: StepTag,
+        /// The attempt.
+        attempt: u32,
+        /// How far it is.
+        text: String,
+    },
+    /// What a function said; `StepCompleted` follows.
+    StepOutput {
+        /// The step.
+        step: StepTag,
+        /// What it came to.
+        output: Arc<StepOutput>,
+    },
+    /// A step went well.
+    StepCompleted {
+        /// The step.
+        step: StepTag,
+        /// What it came to.
+        output: Arc<StepOutput>,
+    },
+    /// A step failed, and the workflow fails or waits for a person.
+    StepError {
+        /// The step.
+        step: StepTag,
+        /// What went wrong.
+        error: String,
+    },
+    /// A step waits for a person.
+    StepPaused(Box<StepAsked>),
+    /// A step goes on that waited for a person.
+    StepContinued {
+        /// The step.
+        step: StepTag,
+        /// What was asked about it.
+        requirement: Option<Box<StepRequirement>>,
+    },
+    /// A block of steps was entered.
+    BlockStarted {
+        /// The block.
+        step: StepTag,
+        /// What was decided about it.
+        decision: Decision,
+    },
+    /// An iteration of a loop begins.
+    IterationStarted {
+        /// The loop.
+        step: StepTag,
+        /// Which, from 1.
+        number: u32,
+        /// The most there may be.
+        max_iterations: u32,
+    },
+    /// An iteration of a loop ended.
+    IterationCompleted {
+        /// The loop.
+        step: StepTag,
+        /// Which, from 1.
+        number: u32,
+        /// The most there may be.
+        max_iterations: u32,
+        /// Whether the next one begins.
+        goes_on: bool,
+        /// What its steps came to.
+        outputs: Vec<Arc<StepOutput>>,
+    },
+    /// Nothing more runs in a block.
+    BlockCompleted {
+        /// The block.
+        step: StepTag,
+        /// What was decided when it was entered.
+        decision: Decision,
+        /// Of a loop, how many iterations there were.
+        iteration: u32,
+        /// Of a loop, what the steps of its last iterations came to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        iterations: Vec<Vec<Arc<StepOutput>>>,
+        /// What it came to.
+        output: Arc<StepOutput>,
+    },
+    /// A workflow's run waits for a person.
+    FlowPaused {
+        /// What is asked about its steps.
+        steps: Vec<StepAsked>,
+        /// What its child runs wait for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<MemberAsk>,
+        /// What its steps came to so far.
+        results: Vec<Arc<StepOutput>>,
+    },
     /// The run ended with an error.
     Error {
         /// What happened, for people.
@@ -233,6 +332,12 @@ pub struct RunEnd {
     /// The runs under it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<RunDetail>,
+    /// What the steps of a workflow came to, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<Arc<StepOutput>>,
+    /// What a workflow said, where that is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Value>,
 }
 
 impl RunEnd {
@@ -250,6 +355,8 @@ impl RunEnd {
             duration: state.duration.unwrap_or_default(),
             cancelled: state.cancel_stage.is_some(),
             children: Vec::new(),
+            results: state.flow.iter().flat_map(|flow| flow.results()).collect(),
+            said: state.flow.as_ref().and_then(|flow| flow.content()).filter(|said| !said.is_string()),
         }
     }
 }
@@ -260,6 +367,7 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
         RunEvent::Accepted(e) => {
             (e.frame, vec![if e.forked.is_some() { FrameBody::Continued } else { FrameBody::RunStarted }])
         }
+        RunEvent::Continued(e) if after.is_flow() => (e.frame, go_on_frames(&e.steps, after)),
         RunEvent::Continued(e) => (e.frame, vec![FrameBody::Continued]),
         RunEvent::TakenOver(e) => (e.frame, vec![FrameBody::Restarted { epoch: e.epoch }]),
         RunEvent::ModelCallRequested(e) => (e.frame, vec![FrameBody::ModelRequestStarted]),
@@ -283,6 +391,12 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             });
             (e.frame, frames.unwrap_or_default())
         }
+        RunEvent::Paused(e) if after.is_flow() => {
+            let steps = e.steps.iter().map(|asked| StepAsked::of(after, asked)).collect();
+            let members = e.members.get().cloned().flatten().unwrap_or_default();
+            let results = after.flow.iter().flat_map(|flow| flow.results()).collect();
+            (e.frame, pause_frames(&e.steps, after, FrameBody::FlowPaused { steps, members, results }))
+        }
         RunEvent::Paused(e) => {
             let (requirements, tools, content) = (e.requirements.clone(), after.tools.clone(), after.content());
             let members = e.members.get().cloned().flatten().unwrap_or_default();
@@ -291,6 +405,7 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             let agent = after.component().is_none_or(|component| component.kind == ComponentKind::Agent);
             (e.frame, Some(FrameBody::ContentCompleted).filter(|_| agent).into_iter().chain([paused]).collect())
         }
+        RunEvent::Succeeded(e) if after.is_flow() => (e.frame, vec![FrameBody::Completed(Box::new(RunEnd::of(after)))]),
         RunEvent::Succeeded(e) => {
             (e.frame, vec![FrameBody::ContentCompleted, FrameBody::Completed(Box::new(RunEnd::of(after)))])
         }
@@ -303,10 +418,14 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             let cancelled = FrameBody::Cancelled { content: after.content(), reason };
             (e.frame, vec![cancelled, FrameBody::Completed(Box::new(RunEnd::of(after)))])
         }
+        RunEvent::StepStarted(_) | RunEvent::StepEnded(_) | RunEvent::BlockDecided(_) | RunEvent::BlockEnded(_) => {
+            step_frames(event, after)
+        }
         RunEvent::AnswerMissed(_)
         | RunEvent::ModelCallFailed(_)
         | RunEvent::ToolOutcomeUnknown(_)
         | RunEvent::RequirementResolved(_)
+        | RunEvent::StepAnswered(_)
         | RunEvent::Replaced(_)
         | RunEvent::CancelRequested(_) => (0, vec![]),
         RunEvent::TaskChanged(e) => {
@@ -333,8 +452,13 @@ pub(crate) fn set_frame(event: &mut RunEvent, index: u64) {
         RunEvent::Failed(e) => e.frame = index,
         RunEvent::Cancelled(e) => e.frame = index,
         RunEvent::Accepted(e) => e.frame = index,
+        RunEvent::StepStarted(e) => e.frame = index,
+        RunEvent::StepEnded(e) => e.frame = index,
+        RunEvent::BlockDecided(e) => e.frame = index,
+        RunEvent::BlockEnded(e) => e.frame = index,
         RunEvent::AnswerMissed(_)
         | RunEvent::ModelCallFailed(_)
+        | RunEvent::StepAnswered(_)
         | RunEvent::ToolOutcomeUnknown(_)
         | RunEvent::RequirementResolved(_)
         | RunEvent::Replaced(_)

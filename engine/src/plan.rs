@@ -304,7 +304,8 @@ impl Planner<'_> {
             members.extend(self.waiting.get(&tool.call.id).into_iter().flatten().cloned());
         }
         let members = Some(members).filter(|asks| !asks.is_empty()).into();
-        let paused = RunEvent::Paused(RunPaused { requirements, members, frame: 0, at_ms: self.now_ms });
+        let (steps, frame, at_ms) = (Vec::new(), 0, self.now_ms);
+        let paused = RunEvent::Paused(RunPaused { requirements, members, steps, frame, at_ms });
         Plan { approvals, ..self.leave(state, paused, RunStatus::Paused) }
     }
 

@@ -9,7 +9,7 @@ use daybook_domain::command::{CancelRun, Envelope, Principal};
 use daybook_domain::component::ComponentConfig;
 use daybook_domain::event::DomainEvent;
 use daybook_domain::ids::{LogId, RunId, StreamId};
-use daybook_domain::run::{MemberAsk, RunAccepted, RunContinued, RunEvent, RunMode, RunState, RunStatus};
+use daybook_domain::run::{RunAccepted, RunContinued, RunEvent, RunMode, RunState, RunStatus};
 use daybook_domain::session::Admission;
 use daybook_store::{Append, AppendError, CommandKey, Expected, LeaseOp, Meta, StoreError, StreamWrite, Subject};
 
@@ -123,6 +123,7 @@ impl<'a> Settlement<'a> {
             let continued = RunEvent::Continued(RunContinued {
                 mode: self.mode,
                 admission,
+                steps: self.root.state.flow.as_ref().map(|flow| flow.paused.clone()).unwrap_or_default(),
                 frame: self.root.state.next_frame,
                 at_ms: inner.now_ms(),
             });
@@ -151,18 +152,16 @@ impl<'a> Settlement<'a> {
     async fn is_open(&self) -> Result<bool, ExecuteError> {
         let mut after = self.root.state.clone();
         self.answers.iter().for_each(|event| after.evolve(event));
-        if after.open_requirements().next().is_some() {
+        if after.is_asking() {
             return Ok(true);
         }
-        let answered = |ask: &MemberAsk| {
-            let answers = self.below.iter().filter(|(run, _)| run.accepted.run_id == ask.run_id);
-            answers.flat_map(|(_, events)| events).any(|event| match event {
-                RunEvent::RequirementResolved(resolved) => resolved.call_id == ask.requirement.call_id,
-                _ => false,
-            })
-        };
-        let asks = self.inner.asks_below(self.envelope.log_id, &self.root.state).await.map_err(refused)?;
-        Ok(!asks.iter().all(answered))
+        let mut below = self.inner.open_below(self.envelope.log_id, &self.root.state).await.map_err(refused)?;
+        for (run, _) in &mut below {
+            let id = run.run_id().cloned();
+            let answers = self.below.iter().filter(|(member, _)| Some(&member.accepted.run_id) == id.as_ref());
+            answers.flat_map(|(_, events)| events).for_each(|event| run.evolve(event));
+        }
+        Ok(below.iter().any(|(run, _)| run.status == RunStatus::Paused && run.cancel.is_none() && run.is_asking()))
     }
 
     /// What every living node lacks to go on with the tree; `None` when one can.
