@@ -252,6 +252,7 @@ fn failed(inner: &Inner, run: &Standing, state: &ApprovalState) -> StreamWrite {
         granted: false,
         in_flight: &Default::default(),
         waiting: &Default::default(),
+        code: None,
         checks: &Default::default(),
         partial: Partial::default(),
         session_state: serde_json::Map::new(),

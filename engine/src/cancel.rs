@@ -150,6 +150,7 @@ async fn ended(
         granted: false,
         in_flight: &Default::default(),
         waiting: &Default::default(),
+        code: None,
         checks: &Default::default(),
         partial: Partial::default(),
         session_state,

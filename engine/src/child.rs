@@ -8,6 +8,7 @@ use daybook_domain::ids::{LogId, RunId};
 use daybook_domain::media::Media;
 use daybook_domain::run::{MemberAsk, OnBusy, Parent, RunAccepted, RunContinued, RunEvent, RunState, RunStatus};
 use daybook_domain::session::Admission;
+use daybook_domain::workflow::StepRequirement;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
@@ -48,12 +49,21 @@ pub(crate) struct ChildStart {
     pub metadata: Option<Map<String, Value>>,
 }
 
+/// What a child run asks, and the runs under it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asks {
+    /// About calls.
+    pub members: Vec<MemberAsk>,
+    /// About its own steps, where it is a workflow.
+    pub steps: Vec<StepRequirement>,
+}
+
 /// How a child run left.
 pub(crate) enum ChildEnd {
     /// It ended, well or not.
     Ended(Box<RunDetail>),
     /// It waits for a person, or a run under it does.
-    Paused(Vec<MemberAsk>),
+    Paused(Asks),
     /// It was to stop before it began.
     NotBegun,
     /// Its tree goes on elsewhere.
@@ -196,9 +206,10 @@ impl Driver {
         if self.state.status != RunStatus::Paused {
             return Ok(ChildEnd::Moved);
         }
-        let mut asks = asks_of(&self.state, self.component.config.name());
-        asks.extend(self.engine.asks_below(self.live.log, &self.state).await?);
-        Ok(ChildEnd::Paused(asks))
+        let mut members = asks_of(&self.state, self.component.config.name());
+        members.extend(self.engine.asks_below(self.live.log, &self.state).await?);
+        let steps = self.state.flow.as_ref().map(|flow| flow.asks()).unwrap_or_default();
+        Ok(ChildEnd::Paused(Asks { members, steps }))
     }
 
     /// Whether it must stop though nobody asked it itself: its parent stops.
@@ -258,6 +269,18 @@ impl Inner {
     pub async fn is_asked_below(&self, log: LogId, state: &RunState) -> Result<bool, QueryError> {
         let open = self.open_below(log, state).await?;
         Ok(open.iter().any(|(run, _)| run.status == RunStatus::Paused && run.cancel.is_none() && run.is_asking()))
+    }
+
+    /// Whether one of these runs, or of those under them, asks something that nobody has answered.
+    pub async fn is_asked_in(&self, log: LogId, runs: &[RunId]) -> Result<bool, QueryError> {
+        for run in runs {
+            let (state, _) = fold_run(&self.store, log, run).await?;
+            let asking = state.status == RunStatus::Paused && state.cancel.is_none() && state.is_asking();
+            if asking || self.is_asked_below(log, &state).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The runs under a run that have not ended, at any depth, parents first, with the versions of their streams.

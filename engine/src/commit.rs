@@ -152,9 +152,15 @@ impl Driver {
                 (false, true) => Ok(Plan::only(Action::Stop)),
             };
         }
-        self.learn_history().await?;
+        if self.component.config.workflow().is_none() {
+            self.learn_history().await?;
+        }
         let mut session_state = {
-            let known = self.engine.sessions.lock(self.live.log, &self.live.hub.meta.session_id).await;
+            let (log, session) = (self.live.log, &self.live.hub.meta.session_id);
+            let mut known = self.engine.sessions.lock(log, session).await;
+            if known.version == 0 {
+                self.engine.sessions.refresh(log, session, &mut known).await?;
+            }
             known.state.state.clone()
         };
         for event in session {
@@ -171,9 +177,10 @@ impl Driver {
             plan.events.iter().for_each(|event| state.evolve(event));
             events.extend(plan.events.iter().cloned());
             // Calls whose outcome is unknown were set aside: something else comes next.
-            if matches!(plan.action, Action::AwaitTools) && self.in_flight.is_empty() {
+            if matches!(plan.action, Action::AwaitTools) && self.in_flight.is_empty() && plan.due.is_none() {
                 continue;
             }
+            self.due = plan.due;
             return Ok(plan);
         }
     }

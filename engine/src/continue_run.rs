@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::approvals::withdrawn;
 use crate::engine::{Engine, Inner, Outcome};
 use crate::error::ExecuteError;
+use crate::flow::step_answers;
 use crate::fork::fork_run;
 use crate::plan::approval_of;
 use crate::registry::Checks;
@@ -42,8 +43,10 @@ pub(crate) async fn continue_run(
             return Err(ExecuteError::CannotContinue(why));
         }
         let (answers, below) = sorted_answers(inner, envelope.log_id, &run, &command.answers).await?;
-        let answered = !answers.is_empty() || !below.is_empty();
-        if run.state.status != RunStatus::Paused && below.is_empty() {
+        let by = &envelope.principal.name;
+        let steps = step_answers(inner, envelope.log_id, &run, &command.step_answers, by).await?;
+        let answered = !answers.is_empty() || !below.is_empty() || !steps.is_empty();
+        if run.state.status != RunStatus::Paused && below.is_empty() && steps.is_empty() {
             return if let Some(outcome) = joined(&run, &command, &answers)? {
                 Ok(outcome)
             } else {
@@ -53,11 +56,13 @@ pub(crate) async fn continue_run(
         if !answered {
             let asks = inner.asks_below(envelope.log_id, &run.state).await.map_err(refused)?;
             // When nothing is asked any more, it goes on.
-            if !asks.is_empty() || run.state.open_requirements().next().is_some() {
+            let asked =
+                run.state.is_asking() || inner.is_asked_below(envelope.log_id, &run.state).await.map_err(refused)?;
+            if asked {
                 return Err(ExecuteError::Unanswered(silence(&run.state, &asks)));
             }
         }
-        match settle(engine, envelope, run, &command, answers, below).await?.commit().await {
+        match settle(engine, envelope, run, &command, (answers, below), steps).await?.commit().await {
             Err(Unsettled::Conflict) => {}
             Err(Unsettled::Refused(error)) => return Err(error),
             // The same key with the same answers: what they came to then.
@@ -76,16 +81,26 @@ async fn settle<'a>(
     envelope: &'a Envelope,
     run: Standing,
     command: &ContinueRun,
-    answers: Vec<RequirementResolved>,
-    below: Vec<(Standing, Vec<RequirementResolved>)>,
+    (answers, below): (Vec<RequirementResolved>, Below),
+    steps: Vec<(Standing, Vec<RunEvent>)>,
 ) -> Result<Settlement<'a>, ExecuteError> {
     let inner = &engine.inner;
     let mut beside = Vec::new();
-    let answers = stamped(engine, envelope, &run, answers, &mut beside).await?;
+    let mut answers = stamped(engine, envelope, &run, answers, &mut beside).await?;
     let mut events = Vec::with_capacity(below.len());
     for (member, answers) in below {
         let answers = stamped(engine, envelope, &member, answers, &mut beside).await?;
         events.push((member, answers));
+    }
+    for (asking, answered) in steps {
+        let same = |(known, _): &&mut (Standing, Vec<RunEvent>)| known.accepted.run_id == asking.accepted.run_id;
+        if asking.accepted.run_id == run.accepted.run_id {
+            answers.extend(answered);
+        } else if let Some((_, known)) = events.iter_mut().find(same) {
+            known.extend(answered);
+        } else {
+            events.push((asking, answered));
+        }
     }
     let key = envelope.idempotency_key.clone().map(|key| CommandKey {
         principal: envelope.principal.name.clone(),
@@ -261,6 +276,14 @@ fn silence(state: &RunState, below: &[MemberAsk]) -> String {
                 first)."
             .to_owned();
     }
+    let steps: Vec<&str> = state.open_steps().map(|(asked, _)| asked.name.as_str()).collect();
+    if !steps.is_empty() {
+        return format!(
+            "The run waits for answers about the steps {}: send what it told in `step_requirements`, each with `confirmed`, \
+             `user_input`, `selected_choices` or `edited_output` filled in",
+            steps.join(", ")
+        );
+    }
     let calls: Vec<&str> = asked().map(|(_, tool)| tool.call.name.as_str()).collect();
     format!(
         "The run waits for answers about {}: send the calls that it told in `tools`, each with `confirmed`, its \
@@ -284,7 +307,7 @@ fn joined(
     }
     // Who was told "continue it once the approval is resolved", or sends the answers once more, wants that run.
     let approved = run.state.tools.iter().any(|tool| tool.approval.is_some());
-    let repeats = !command.answers.is_empty() || approved;
+    let repeats = !command.answers.is_empty() || !command.step_answers.is_empty() || approved;
     Ok((repeats && !says_more && run.state.continued.is_some()).then(|| as_it_is(run)))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daybook_domain::ids::RunId;
-use daybook_domain::run::{Ending, ErrorKind, MemberAsk, RunState, RunStatus};
+use daybook_domain::run::{Ending, ErrorKind, RunState, RunStatus};
 use daybook_store::StoreError;
 use futures::FutureExt as _;
 use serde_json::{Map, Value};
@@ -14,10 +14,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::child::Asks;
 use crate::commit::Beside;
 use crate::detail::RunDetail;
 use crate::engine::Inner;
 use crate::error::QueryError;
+use crate::flow::StepDone;
 use crate::frame::{FrameBody, RunMeta};
 use crate::history::{History, Seen};
 use crate::live::{Left, LiveRun};
@@ -81,8 +83,12 @@ pub(crate) struct Driver {
     pub tools: JoinSet<End>,
     /// Stops the calls that are code, by their ids. Those that child runs carry out end by themselves.
     pub stops: HashMap<String, AbortHandle>,
-    /// Calls whose child runs wait for a person, and what they ask.
-    pub waiting: HashMap<String, Vec<MemberAsk>>,
+    /// Calls and steps whose child runs wait for a person, and what they ask.
+    pub waiting: HashMap<String, Asks>,
+    /// Steps that ended and are not recorded yet.
+    pub steps_done: Vec<StepDone>,
+    /// Unix milliseconds when a step runs again that failed.
+    pub due: Option<i64>,
     /// Child runs that ended here.
     pub ended: HashMap<RunId, RunDetail>,
     /// How many child runs may go on at once.
@@ -131,6 +137,8 @@ impl Driver {
             tools: JoinSet::new(),
             stops: HashMap::new(),
             waiting: HashMap::new(),
+            steps_done: Vec::new(),
+            due: None,
             ended: HashMap::new(),
             sees: None,
             moved: false,
@@ -251,6 +259,7 @@ impl Driver {
             granted: self.granted,
             in_flight: &self.in_flight,
             waiting: &self.waiting,
+            code: self.component.flow.as_deref(),
             checks: &self.component.checks,
             partial: self.partial.clone(),
             session_state,
@@ -279,7 +288,12 @@ impl Driver {
                     Box::pin(self.start_tools(starts)).await;
                     Box::pin(self.await_tool()).await?
                 }
+                Action::Steps(starts) => {
+                    Box::pin(self.start_steps(starts)).await;
+                    Box::pin(self.await_tool()).await?
+                }
                 Action::AwaitTools => Box::pin(self.await_tool()).await?,
+                Action::LookOn => Box::pin(self.advance(Vec::new(), Vec::new())).await?,
                 Action::AwaitTurn => {
                     Box::pin(self.await_turn()).await?;
                     Box::pin(self.advance(Vec::new(), Vec::new())).await?
@@ -323,6 +337,10 @@ impl Driver {
 
 /// How many runs under one of this component go on at once.
 fn places(component: &Component) -> usize {
+    if component.config.workflow().is_some() {
+        // Its steps say how many of them go on at once.
+        return Semaphore::MAX_PERMITS;
+    }
     let team = component.config.agent().and_then(|agent| agent.team.as_ref());
     team.map_or(1, |team| usize::try_from(team.max_parallel).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS))
 }

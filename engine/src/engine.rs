@@ -30,6 +30,9 @@ use crate::sessions::Sessions;
 use crate::watch::Watch;
 use crate::{approvals, cancel, compact, continue_run, fork_session, node, start};
 
+/// How long the engine sleeps at a time until something is due, in milliseconds.
+const MOST_SLEEP_MS: u64 = 250;
+
 /// How often a run that is not on this node is looked at, should no hint come.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -399,6 +402,15 @@ impl Inner {
             live.hub.keep();
         }
         Ok(ours)
+    }
+
+    /// Waits until this moment by the engine's clock; for ever without one.
+    pub async fn until(&self, due_ms: Option<i64>) {
+        let Some(due_ms) = due_ms else { return std::future::pending().await };
+        // The clock is asked again and again: it may be set, and in tests it stands still.
+        while let Ok(left @ 1..) = u64::try_from(due_ms.saturating_sub(self.now_ms())) {
+            tokio::time::sleep(std::time::Duration::from_millis(left.min(MOST_SLEEP_MS))).await;
+        }
     }
 
     /// Takes `live` out of this node's runs, unless a later lease of the same run has taken its place.

@@ -59,6 +59,9 @@ pub enum ExecuteError {
         /// Whether it may go better a little later.
         may_pass: bool,
     },
+    /// What the workflow is told does not have the shape it must have.
+    #[error("the input of the workflow does not have the shape it must have: {0}")]
+    Input(String),
     /// Others wrote to the same things again and again.
     #[error("Others are working on the same run: try again")]
     Contended,

@@ -16,6 +16,9 @@ pub(crate) async fn fork_run(
     command: ContinueRun,
 ) -> Result<Outcome, ExecuteError> {
     let refuse = |why: &str| Err(ExecuteError::CannotContinue(why.to_owned()));
+    if run.state.is_flow() {
+        return refuse(&format!("run is already {}", run.state.status.as_str().to_lowercase()));
+    }
     if command.regenerate && command.from != ContinueFrom::End && command.from != ContinueFrom::LastUser {
         return refuse("`regenerate=True` derives the continuation boundary automatically.");
     }

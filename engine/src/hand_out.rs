@@ -5,15 +5,13 @@ use std::time::Instant;
 use daybook_domain::component::{OnMemberError, TeamConfig, TeamMode};
 use daybook_domain::media::Media;
 use daybook_domain::personal::Personal;
-use daybook_domain::run::{
-    MemberAsk, Parent, RunEvent, RunState, RunStatus, Task, TaskChanged, TaskStatus, child_run_id,
-};
+use daybook_domain::run::{Parent, RunEvent, RunState, RunStatus, Task, TaskChanged, TaskStatus, child_run_id};
 use daybook_domain::session::StatePatch;
 use daybook_domain::usage::Spent;
 use daybook_tools::ToolOutput;
 use futures::future::{BoxFuture, join_all};
 
-use crate::child::{ChildEnd, ChildStart, MAX_DEPTH, run_child};
+use crate::child::{Asks, ChildEnd, ChildStart, MAX_DEPTH, run_child};
 use crate::delegation::{Assignment, Order, TaskChange, interactions};
 use crate::detail::RunDetail;
 use crate::drive::Driver;
@@ -175,22 +173,25 @@ fn told(call_id: String, words: String, handed: Handed) -> End {
 
 enum Came {
     Moved,
-    Waits(Vec<MemberAsk>),
+    Waits(Asks),
     Done(Result<String, String>, Handed),
 }
 
 /// What the members' runs came to together.
 fn came_to(team: &TeamConfig, work: &[Assignment], ends: Vec<ChildEnd>) -> Came {
-    let (mut asks, mut done) = (Vec::new(), Vec::new());
+    let (mut asks, mut paused, mut done) = (Asks::default(), false, Vec::new());
     for end in ends {
         match end {
             ChildEnd::Moved => return Came::Moved,
-            ChildEnd::Paused(more) => asks.extend(more),
+            ChildEnd::Paused(more) => {
+                paused = true;
+                asks.members.extend(more.members);
+            }
             ChildEnd::Ended(detail) => done.push(Some(*detail)),
             ChildEnd::NotBegun => done.push(None),
         }
     }
-    if !asks.is_empty() || done.len() < work.len() {
+    if paused || done.len() < work.len() {
         return Came::Waits(asks);
     }
     let mut handed = Handed::default();

@@ -42,7 +42,7 @@ pub use compact::CompactionOutcome;
 pub use detail::RunDetail;
 pub use engine::{Engine, EngineOptions, Outcome, Ports};
 pub use error::{ExecuteError, QueryError};
-pub use flow::{StepAsked, StepTag};
+pub use flow::{Asked, Fault, Functions, Rule, StepAsked, StepFunction, StepInput, StepSaid, StepTag};
 pub use fork::whole_turns;
 pub use frame::{Frame, FrameBody, RunMeta, frames_of};
 pub use node::SILENCE;

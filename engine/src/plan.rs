@@ -16,7 +16,9 @@ use daybook_domain::tool::{Effect, Gate, ToolSpec};
 use daybook_models::ChatRequest;
 use serde_json::{Map, Value};
 
+use crate::child::Asks;
 use crate::delegation::{Assignment, Order, read_order};
+use crate::flow::{FlowCode, StepStart};
 use crate::history::Seen;
 use crate::prompt::{build_request, json_hash};
 use crate::registry::Checks;
@@ -29,8 +31,12 @@ pub(crate) enum Action {
     Model(Box<ModelCall>),
     /// Call these tools.
     Tools(Vec<ToolStart>),
-    /// Wait for tools that run already.
+    /// Run these steps of a workflow.
+    Steps(Vec<StepStart>),
+    /// Wait for tools or steps that run already, or until a step is due.
     AwaitTools,
+    /// See what comes next.
+    LookOn,
     /// Wait for the session.
     AwaitTurn,
     /// Nothing more on this node.
@@ -69,13 +75,15 @@ pub(crate) struct Plan {
     pub approvals: Vec<ApprovalRequested>,
     /// Whether the run ended or waits for a person.
     pub leaves: bool,
+    /// Unix milliseconds when a step runs again that failed.
+    pub due: Option<i64>,
     pub action: Action,
 }
 
 impl Plan {
     /// Nothing to append.
     pub fn only(action: Action) -> Self {
-        Self { events: Vec::new(), session: Vec::new(), approvals: Vec::new(), leaves: false, action }
+        Self { events: Vec::new(), session: Vec::new(), approvals: Vec::new(), leaves: false, due: None, action }
     }
 }
 
@@ -99,8 +107,10 @@ pub(crate) struct Planner<'a> {
     pub granted: bool,
     /// Tool calls that run in this process.
     pub in_flight: &'a HashSet<String>,
-    /// Calls whose child runs wait for a person.
-    pub waiting: &'a HashMap<String, Vec<MemberAsk>>,
+    /// Calls and steps whose child runs wait for a person.
+    pub waiting: &'a HashMap<String, Asks>,
+    /// The code of a workflow.
+    pub code: Option<&'a FlowCode>,
     /// What arguments are held against before a person is asked about them.
     pub checks: &'a Checks,
     /// What an open model call had said, when it was dropped.
@@ -115,6 +125,9 @@ impl Planner<'_> {
     /// # Errors
     /// When a request cannot be written as JSON.
     pub fn plan(&self, state: &RunState) -> serde_json::Result<Plan> {
+        if let Some(workflow) = self.config.workflow() {
+            return Ok(self.flow(workflow, state));
+        }
         Ok(match state.next(self.max_iterations(), self.granted) {
             Next::Done | Next::AwaitPerson => Plan::only(Action::Stop),
             Next::AwaitTurn => Plan::only(Action::AwaitTurn),
@@ -151,10 +164,7 @@ impl Planner<'_> {
         };
         Ok(Plan {
             events: vec![RunEvent::ModelCallRequested(requested)],
-            session: Vec::new(),
-            approvals: Vec::new(),
-            leaves: false,
-            action: Action::Model(Box::new(ModelCall { call_id, request })),
+            ..Plan::only(Action::Model(Box::new(ModelCall { call_id, request })))
         })
     }
 
@@ -301,7 +311,7 @@ impl Planner<'_> {
         }
         let mut members: Vec<MemberAsk> = Vec::new();
         for tool in &state.tools {
-            members.extend(self.waiting.get(&tool.call.id).into_iter().flatten().cloned());
+            members.extend(self.waiting.get(&tool.call.id).iter().flat_map(|asks| asks.members.iter().cloned()));
         }
         let members = Some(members).filter(|asks| !asks.is_empty()).into();
         let (steps, frame, at_ms) = (Vec::new(), 0, self.now_ms);
@@ -355,7 +365,7 @@ impl Planner<'_> {
         self.leave(state, end, status)
     }
 
-    fn leave(&self, state: &RunState, event: RunEvent, status: RunStatus) -> Plan {
+    pub(crate) fn leave(&self, state: &RunState, event: RunEvent, status: RunStatus) -> Plan {
         let mut session = Vec::new();
         // Child runs never count in their session.
         if let Some(run_id) = state.run_id().filter(|_| state.parent().is_none()).cloned() {

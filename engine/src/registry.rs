@@ -5,10 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use daybook_domain::component::{AgentConfig, ComponentConfig, ComponentKind, ComponentRef, config_hash};
+use daybook_domain::workflow::WorkflowConfig;
 use daybook_models::ChatModel;
 use daybook_store::Abilities;
 use daybook_tools::{ArgumentCheck, Tool, ToolError, ToolSet};
 use serde_json::{Map, Value};
+
+use crate::flow::{FlowCode, Functions};
 
 /// A component as this server can run it. A run keeps the one it started with.
 pub struct Component {
@@ -20,6 +23,8 @@ pub struct Component {
     pub tools: ToolSet,
     /// What its tools' arguments are held against before a call.
     pub checks: Checks,
+    /// The code of its steps, where it is a workflow.
+    pub flow: Option<Arc<FlowCode>>,
     /// Its model; none for a workflow, and when the configuration is another server's and this one has no model of that
     /// name.
     pub model: Option<Arc<dyn ChatModel>>,
@@ -29,7 +34,16 @@ impl Component {
     /// What its own runs need and this server lacks, those of its children apart.
     pub(crate) fn is_whole(&self) -> bool {
         let has_model = self.config.model().is_none() || self.model.is_some();
-        has_model && self.config.tools().iter().all(|tool| self.tools.contains_key(&tool.name))
+        let has_code = self.flow.as_ref().is_none_or(|code| code.is_whole());
+        has_model && has_code && self.config.tools().iter().all(|tool| self.tools.contains_key(&tool.name))
+    }
+}
+
+impl Component {
+    /// What code its own runs need, by the names that nodes tell each other: tools, and functions of a workflow.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = String> {
+        let tools = self.config.tools().into_iter().map(|tool| tool.name.clone());
+        tools.chain(self.flow.iter().flat_map(|code| code.needs()))
     }
 }
 
@@ -124,6 +138,14 @@ pub enum RegistryError {
         /// What it runs.
         child: ComponentRef,
     },
+    /// A workflow cannot be run.
+    #[error("the workflow {id:?} cannot be run:\n  - {}", .faults.join("\n  - "))]
+    Workflow {
+        /// The workflow.
+        id: String,
+        /// All that is wrong with it, each with the steps it is about.
+        faults: Vec<String>,
+    },
     /// The configuration cannot be written as JSON.
     #[error("the configuration of {0:?} cannot be written: {1}")]
     Json(String, serde_json::Error),
@@ -146,6 +168,7 @@ pub struct Registry {
     by_hash: HashMap<String, Arc<Component>>,
     models: BTreeMap<String, Arc<dyn ChatModel>>,
     tools: ToolSet,
+    functions: Functions,
     retired: Retired,
 }
 
@@ -203,6 +226,37 @@ impl Registry {
         self.add(config.into(), tools, model, listing)
     }
 
+    /// Makes functions and closures known that workflows added after them may use.
+    pub fn add_functions(&mut self, functions: Functions) {
+        self.functions.extend(functions);
+    }
+
+    /// Makes a workflow known; the schemas of the tools its steps call, as far as they are among `tools`, go into its
+    /// configuration, whose hash this gives.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when the id is taken, something it runs is unknown, or it cannot be run: then with all that is
+    /// wrong.
+    pub fn add_workflow(
+        &mut self,
+        mut config: WorkflowConfig,
+        tools: ToolSet,
+        listing: Listing,
+    ) -> Result<String, RegistryError> {
+        config.set_tools(&|name| tools.get(name).map(|tool| tool.spec().clone()));
+        let mut faults: Vec<String> = config.mistakes().iter().map(ToString::to_string).collect();
+        faults.extend(FlowCode::of(&config, &self.functions).1);
+        for spec in config.tools() {
+            if !tools.contains_key(&spec.name) {
+                faults.push(format!("there is no tool {:?}", spec.name));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(RegistryError::Workflow { id: config.id.to_string(), faults });
+        }
+        self.add(config.into(), tools, None, listing)
+    }
+
     fn add(
         &mut self,
         config: ComponentConfig,
@@ -222,7 +276,8 @@ impl Registry {
         let hash = config_hash(&config).map_err(|error| RegistryError::Json(id, error))?;
         self.add_tools(&tools);
         let checks = checks(&config, &tools);
-        let added = Arc::new(Component { config: Arc::new(config), hash: hash.clone(), tools, checks, model });
+        let flow = self.flow_code(&config);
+        let added = Arc::new(Component { config: Arc::new(config), hash: hash.clone(), tools, checks, flow, model });
         if listing == Listing::Public {
             self.by_ref.insert(component, self.listed.len());
             self.listed.push(added.clone());
@@ -259,6 +314,7 @@ impl Registry {
         self.retired.models.extend(models);
         self.retired.components.extend(earlier.by_hash.clone());
         self.retired.models.extend(earlier.models.clone());
+        self.functions.succeed(&earlier.functions);
         for (name, tool) in &earlier.tools {
             self.tools.entry(name.clone()).or_insert_with(|| tool.clone());
         }
@@ -282,7 +338,12 @@ impl Registry {
             let key = &model.key;
             self.models.get(key).or_else(|| self.retired.models.get(key)).cloned()
         });
-        Arc::new(Component { hash: hash.to_owned(), tools, checks, model, config })
+        let flow = self.flow_code(&config);
+        Arc::new(Component { hash: hash.to_owned(), tools, checks, flow, model, config })
+    }
+
+    fn flow_code(&self, config: &ComponentConfig) -> Option<Arc<FlowCode>> {
+        config.workflow().map(|workflow| Arc::new(FlowCode::of(workflow, &self.functions).0))
     }
 
     /// The component and all that its runs run, at any depth, as far as they are known here.
@@ -305,7 +366,7 @@ impl Registry {
         Abilities {
             components: components.into_iter().collect(),
             models: models.into_iter().cloned().collect(),
-            tools: self.tools.keys().cloned().collect(),
+            tools: self.tools.keys().cloned().chain(self.functions.abilities()).collect(),
         }
     }
 }

@@ -262,7 +262,7 @@ fn write<E: Into<DomainEvent>>(
 
 /// The names of the tools that these call.
 pub(crate) fn tools_of(tree: &[Arc<Component>]) -> Vec<String> {
-    let names = tree.iter().flat_map(|known| known.config.tools().into_iter().map(|tool| tool.name.clone()));
+    let names = tree.iter().flat_map(|known| known.needs());
     names.collect::<BTreeSet<String>>().into_iter().collect()
 }
 

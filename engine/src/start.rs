@@ -19,11 +19,12 @@ use crate::cancel::cancel_run;
 use crate::drive::Driver;
 use crate::engine::{Engine, Inner, Outcome};
 use crate::error::ExecuteError;
+use crate::flow::input_fault;
 use crate::frame::{RunMeta, frames_of, set_frame};
 use crate::history::History;
 use crate::hub::Hub;
 use crate::live::LiveRun;
-use crate::plan::{Partial, Plan, Planner};
+use crate::plan::{Action, Partial, Plan, Planner};
 use crate::registry::Component;
 use crate::sessions::Known;
 use crate::settle::{meta_of, refused, tools_of};
@@ -42,6 +43,9 @@ pub(crate) async fn start_run(
     let inner = &engine.inner;
     let unknown = || ExecuteError::UnknownComponent(command.component.kind);
     let agent = inner.registry().component(&command.component).ok_or_else(unknown)?.clone();
+    if let Some(fault) = agent.config.workflow().and_then(|workflow| input_fault(workflow, &command.message)) {
+        return Err(ExecuteError::Input(fault));
+    }
     if inner.is_full() {
         return Err(ExecuteError::TooManyRuns(inner.options.max_runs));
     }
@@ -168,11 +172,16 @@ impl Start<'_> {
             granted: goes_now,
             in_flight: &Default::default(),
             waiting: &Default::default(),
+            code: None,
             checks: &Default::default(),
             partial: Partial::default(),
             session_state: Map::new(),
         };
-        let mut plan = planner.plan(&state)?;
+        let mut plan = match config.workflow() {
+            // The first steps are found when the run is in the log: the session's state is known then.
+            Some(_) if goes_now => Plan::only(Action::LookOn),
+            _ => planner.plan(&state)?,
+        };
         plan.events.iter_mut().for_each(|event| set_frame(event, 1));
         run_events.append(&mut plan.events);
         Ok(Accepted { state: RunState::default(), run_events, session_events, plan, admission, history, at_ms: now_ms })

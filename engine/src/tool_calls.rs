@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::Retryable;
+use daybook_domain::ids::RunId;
 use daybook_domain::long_result::WholeResult;
-use daybook_domain::run::{MemberAsk, RunEvent, RunState, ToolCallCompleted, ToolCallFailed, ToolOutcomeUnknown};
+use daybook_domain::run::{RunEvent, ToolCallCompleted, ToolCallFailed, ToolOutcomeUnknown};
 use daybook_domain::session::{SessionEvent, SessionStateChanged, StatePatch};
 use daybook_domain::tool::Effect;
 use daybook_tools::{Tool, ToolContext, ToolError, ToolOutput};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use crate::child::Asks;
 use crate::drive::{Driver, Exit};
+use crate::flow::StepDone;
 use crate::frame::FrameBody;
 use crate::hand_out::Handed;
 use crate::plan::{Action, ToolStart};
@@ -27,14 +31,16 @@ const GATHER: Duration = Duration::from_millis(2);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// The most characters of one word about how far a tool is.
-const MOST_PROGRESS: usize = 4096;
+pub(crate) const MOST_PROGRESS: usize = 4096;
 
 /// What came of a call that was started.
 pub(crate) enum End {
     /// It has an outcome.
     Call(Box<ToolEnd>),
+    /// The step of a workflow has one.
+    Step(Box<StepDone>),
     /// A run that carries it out waits for a person.
-    Waits { call_id: String, asks: Vec<MemberAsk> },
+    Waits { call_id: String, asks: Asks },
     /// A run that carries it out goes on elsewhere.
     Moved { call_id: String },
 }
@@ -70,14 +76,20 @@ impl Driver {
             self.tools.spawn(handed);
             return;
         }
-        let mut call = Some(run_tool(start.call_id.clone(), self.context(&start, state), self.prepare(&start)));
+        let call = run_tool(start.call_id.clone(), self.context(&start, state), self.prepare(&start));
+        self.spawn_code(start.call_id, Box::pin(call)).await;
+    }
+
+    /// Starts a call that is code, unless the run is being cancelled.
+    pub(crate) async fn spawn_code(&mut self, id: String, call: BoxFuture<'static, End>) {
+        let mut call = Some(call);
         let live = self.live.clone();
         let stopping = self.engine.stopping.clone();
         // A call that was not started has no outcome; the cancel that prevented it records that.
         loop {
             match live.start_unless_closing(|| call.take().map(|call| self.tools.spawn(call))) {
                 Some(stop) => {
-                    self.stops.extend(stop.map(|stop| (start.call_id, stop)));
+                    self.stops.extend(stop.map(|stop| (id, stop)));
                     return;
                 }
                 None => tokio::select! {
@@ -152,6 +164,10 @@ impl Driver {
             tokio::time::sleep(grace).await;
         };
         tokio::pin!(out_of_time);
+        let due = self.due;
+        let engine = self.engine.clone();
+        let is_due = engine.until(due);
+        tokio::pin!(is_due);
         loop {
             let ended = tokio::select! {
                 biased;
@@ -166,14 +182,16 @@ impl Driver {
                     // Only an aborted task fails, and only a cancel aborts; nothing started means that a cancel closed
                     // the gate, whose token comes, or that the node is stopping.
                     Some(Err(_)) | None => tokio::select! {
+                        () = &mut is_due => return self.advance(Vec::new(), Vec::new()).await,
                         () = self.cancelled.cancelled() => return self.drop_tools().await,
                         () = &mut out_of_time => return Err(Exit::Moved),
                     },
                 },
+                () = &mut is_due => return self.advance(Vec::new(), Vec::new()).await,
                 () = &mut out_of_time => return Err(Exit::Moved),
             };
             let ends = self.gather(ended).await;
-            if !ends.is_empty() {
+            if !ends.is_empty() || !self.steps_done.is_empty() {
                 return self.tools_ended(ends).await;
             }
             if self.in_flight.is_empty() {
@@ -188,7 +206,7 @@ impl Driver {
     async fn gather(&mut self, first: End) -> Vec<ToolEnd> {
         let mut ends = Vec::new();
         self.take_end(first, &mut ends);
-        if !ends.is_empty() && !self.in_flight.is_empty() {
+        if (!ends.is_empty() || !self.steps_done.is_empty()) && !self.in_flight.is_empty() {
             tokio::time::sleep(GATHER).await;
         }
         while let Some(Ok(end)) = self.tools.try_join_next() {
@@ -207,6 +225,11 @@ impl Driver {
                 ends.push(*end);
                 call_id
             }
+            End::Step(done) => {
+                let id = done.id();
+                self.steps_done.push(*done);
+                id
+            }
             End::Waits { call_id, asks } => {
                 self.waiting.insert(call_id.clone(), asks);
                 call_id
@@ -223,13 +246,20 @@ impl Driver {
     /// Goes on with calls whose runs were answered since they paused.
     async fn look_at_waiting(&mut self) -> Result<(), Exit> {
         for call_id in self.waiting.keys().cloned().collect::<Vec<_>>() {
-            let mut open = RunState { accepted: self.state.accepted.clone(), ..RunState::default() };
-            open.tools.extend(self.state.tool(&call_id).cloned());
-            if self.engine.asks_below(self.live.log, &open).await?.is_empty() {
+            let runs = self.children_for(&call_id);
+            if !self.engine.is_asked_in(self.live.log, &runs).await? {
                 self.waiting.remove(&call_id);
             }
         }
         Ok(())
+    }
+
+    /// The runs that carry out a call or a step.
+    fn children_for(&self, id: &str) -> Vec<RunId> {
+        let of_call = self.state.tool(id).into_iter().flat_map(|tool| tool.children.iter());
+        let running = self.state.flow.iter().flat_map(|flow| flow.running());
+        let of_step = running.filter(|(place, ..)| place.as_str() == id).filter_map(|(_, _, work)| work.child.as_ref());
+        of_call.chain(of_step).map(|child| child.run_id.clone()).collect()
     }
 
     /// Commits what ended, in the order of the calls.
@@ -249,6 +279,7 @@ impl Driver {
             self.keep(&mut end).await?;
             self.outcome(end, &mut facts, &mut session);
         }
+        self.step_outcomes(&mut facts, &mut session).await?;
         Ok((facts, session))
     }
 
@@ -308,7 +339,7 @@ impl Driver {
         });
     }
 
-    fn clean(&self, mut patch: StatePatch) -> StatePatch {
+    pub(crate) fn clean(&self, mut patch: StatePatch) -> StatePatch {
         self.engine.redactor.object(&mut patch.set);
         patch
     }
@@ -329,7 +360,11 @@ impl Driver {
         let lost = code.into_iter().filter(|call_id| self.in_flight.remove(call_id));
         let unknown: Vec<String> = lost.collect();
         facts.extend(
-            unknown.into_iter().map(|call_id| RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id, at_ms })),
+            // Of a step the fold knows that it was started and has no outcome.
+            unknown
+                .into_iter()
+                .filter(|id| self.state.tool(id).is_some())
+                .map(|call_id| RunEvent::ToolOutcomeUnknown(ToolOutcomeUnknown { call_id, at_ms })),
         );
         self.catch_up().await?;
         self.advance(facts, session).await
@@ -337,17 +372,20 @@ impl Driver {
 
     /// The calls under way that no run carries out, also those that a cancel kept from being started.
     fn code_in_flight(&self) -> Vec<String> {
-        let handed = |id: &str| self.state.tool(id).is_some_and(|tool| self.handing(&tool.call.name));
+        let handed = |id: &str| {
+            self.state.tool(id).is_some_and(|tool| self.handing(&tool.call.name)) || !self.children_for(id).is_empty()
+        };
         self.in_flight.iter().filter(|id| !handed(id)).cloned().collect()
     }
 }
 
-struct Prepared {
-    tool: Arc<dyn Tool>,
-    arguments: Map<String, Value>,
-    timeout: Duration,
+/// A call of a tool's code.
+pub(crate) struct Prepared {
+    pub tool: Arc<dyn Tool>,
+    pub arguments: Map<String, Value>,
+    pub timeout: Duration,
     /// How often a failed call is tried again; never where that may do harm.
-    retries: u32,
+    pub retries: u32,
 }
 
 async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, String>) -> End {
@@ -367,7 +405,7 @@ async fn run_tool(call_id: String, context: ToolContext, call: Result<Prepared, 
 }
 
 /// All attempts together have the time of one call.
-async fn with_retries(call: &Prepared, context: &ToolContext) -> Result<ToolOutput, String> {
+pub(crate) async fn with_retries(call: &Prepared, context: &ToolContext) -> Result<ToolOutput, String> {
     let backoff = backon::ExponentialBuilder::default()
         .with_min_delay(RETRY_AFTER)
         .with_jitter()

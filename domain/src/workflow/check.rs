@@ -140,7 +140,17 @@ impl Check {
     fn kind(&mut self, step: &Step) {
         match &step.kind {
             StepKind::Component(run) => self.some("`input`", run.input.iter()),
-            StepKind::Tool(call) => self.some("`arguments`", call.arguments.values()),
+            StepKind::Tool(call) => {
+                self.some("`arguments`", call.arguments.values());
+                if !call.tool.gate.is_none() || call.tool.approval.is_some() {
+                    let fault = format!(
+                        "the tool {:?} asks a person before it runs, which a step does not do for it: let an agent call it, \
+                         or give the step a tool that asks nobody, and a confirmation",
+                        call.tool.name
+                    );
+                    self.note(&fault);
+                }
+            }
             StepKind::Function(call) => {
                 if call.function.trim().is_empty() {
                     self.note("`function` is empty: name the function");

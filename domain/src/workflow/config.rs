@@ -277,6 +277,26 @@ impl WorkflowConfig {
         tools
     }
 
+    /// Sets what is known of the tools that its steps call, by their names.
+    pub fn set_tools(&mut self, spec: &dyn Fn(&str) -> Option<ToolSpec>) {
+        let mut open: Vec<&mut Step> = self.steps.iter_mut().collect();
+        while let Some(step) = open.pop() {
+            match &mut step.kind {
+                StepKind::Tool(call) => {
+                    if let Some(spec) = spec(&call.tool.name) {
+                        call.tool = spec;
+                    }
+                }
+                StepKind::Condition(block) => open.extend(block.steps.iter_mut().chain(&mut block.else_steps)),
+                StepKind::Parallel(block) => open.extend(&mut block.steps),
+                StepKind::Loop(block) => open.extend(&mut block.steps),
+                StepKind::Router(block) => open.extend(&mut block.choices),
+                StepKind::Group(block) => open.extend(&mut block.steps),
+                StepKind::Component(_) | StepKind::Function(_) => {}
+            }
+        }
+    }
+
     /// The components that its steps run.
     pub fn components(&self) -> Vec<&ComponentStep> {
         let mut all = Vec::new();

@@ -21,26 +21,12 @@ use crate::tool::Effect;
 pub enum Move<'c> {
     /// Run this step.
     Start(Start<'c>),
-    /// Go on with the child run that carries this step out: it was started before a crash.
-    TakeUp {
-        /// Where the step is.
-        place: Place,
-        /// The step.
-        step: &'c Step,
-        /// The child run.
-        child: ChildRef,
-    },
+    /// Go on with the child run that carries this step out: it was started before a crash or a pause.
+    TakeUp(Start<'c>, ChildRef),
     /// Wait for this step, which runs.
     Await(Place),
     /// The child run that carries this step out waits for a person.
-    Waits {
-        /// Where the step is.
-        place: Place,
-        /// The step.
-        step: &'c Step,
-        /// The child run.
-        child: ChildRef,
-    },
+    Waits(Start<'c>, ChildRef),
     /// Run this step again, but not before then.
     Wait {
         /// Where the step is.
@@ -163,8 +149,8 @@ impl Move<'_> {
     /// What of it is to be done when the run ends: child runs end before it does.
     fn at_the_end(self) -> Option<Self> {
         match self {
-            Self::Await(_) | Self::TakeUp { .. } => Some(self),
-            Self::Waits { place, step, child } => Some(Self::TakeUp { place, step, child }),
+            Self::Await(_) | Self::TakeUp(..) => Some(self),
+            Self::Waits(start, child) => Some(Self::TakeUp(start, child)),
             _ => None,
         }
     }
@@ -297,11 +283,10 @@ impl<'c> Walk<'c, '_> {
                 return Stand::Open;
             }
             if let Some(child) = &work.child {
-                let child = child.clone();
-                self.moves.push(match self.now.waiting.contains(place.as_str()) {
-                    true => Move::Waits { place, step, child },
-                    false => Move::TakeUp { place, step, child },
-                });
+                let (child, attempt, round) = (child.clone(), work.attempt, record.map_or(0, |record| record.round));
+                let waits = self.now.waiting.contains(place.as_str());
+                let start = Start { facts: self.seen(&place), place, step, attempt, round };
+                self.moves.push(if waits { Move::Waits(start, child) } else { Move::TakeUp(start, child) });
                 return Stand::Open;
             }
             if work.effect == Effect::Unsafe && !work.again {
@@ -424,7 +409,7 @@ impl<'c> Walk<'c, '_> {
                 Stand::Done => {}
                 // What waits for a person takes no room.
                 Stand::Open => {
-                    let waits = |it: &Move<'_>| matches!(it, Move::Ask(_) | Move::Waits { .. });
+                    let waits = |it: &Move<'_>| matches!(it, Move::Ask(_) | Move::Waits(..));
                     open += u32::from(!self.moves[before..].iter().all(waits));
                     stand = Stand::Open;
                 }

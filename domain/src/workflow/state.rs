@@ -188,10 +188,18 @@ impl FlowState {
         open.filter_map(|record| Some((record.asked.as_ref()?, record)))
     }
 
+    /// What it paused for last and still waits for: what nobody has answered, and what its child runs ask.
+    pub fn asks(&self) -> Vec<StepRequirement> {
+        let paused = self.paused.iter().filter_map(|place| self.steps.get(place));
+        let asks = paused.filter_map(|record| Some((record, record.asked.as_ref()?)));
+        let waits = asks.filter(|(record, asked)| record.is_open() || matches!(asked.ask, Ask::Executor { .. }));
+        waits.map(|(_, asked)| asked.clone()).collect()
+    }
+
     /// The step of this id that a person was asked about last.
-    pub fn asked(&self, run: &RunId, step_id: &str) -> Option<&StepRecord> {
-        let asked = self.steps.iter().filter(|(_, record)| record.asked.is_some());
-        asked.filter(|(place, _)| place.step_id(run) == step_id).map(|(_, record)| record).max_by_key(|it| it.order)
+    pub fn asked(&self, run: &RunId, step_id: &str) -> Option<(&StepRequirement, &StepRecord)> {
+        let asked = self.steps.values().filter_map(|record| Some((record.asked.as_ref()?, record)));
+        asked.filter(|(asked, _)| asked.place.step_id(run) == step_id).max_by_key(|(_, record)| record.order)
     }
 
     /// What becomes of a step with these policies that fails now.

@@ -200,7 +200,7 @@ impl Sim {
                 let then = Some(step.policies.on_error.into());
                 self.end(&place, step, 0, Err(error), false, then);
             }
-            Move::Ask(_) | Move::Await(_) | Move::TakeUp { .. } | Move::Waits { .. } => {}
+            Move::Ask(_) | Move::Await(_) | Move::TakeUp(..) | Move::Waits(..) => {}
         }
         true
     }
