@@ -96,7 +96,7 @@ impl RunEvent {
             }
             Self::Continued(e) if flow => e.steps.len() as u64,
             Self::Succeeded(_) if flow => 1,
-            Self::Paused(_) | Self::Succeeded(_) => 2,
+            Self::Succeeded(_) => 2,
             _ => 1,
         }
     }

@@ -175,6 +175,7 @@ async fn copies_have_all_of_it_and_erasing_the_original_takes_only_its_own() {
         run_id: source.clone(),
         session_id: session("s"),
         answers: vec![],
+        step_answers: vec![],
         input: Some("more".into()),
         mode: RunMode::Plain,
         fork: true,

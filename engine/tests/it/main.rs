@@ -5,6 +5,7 @@
 mod again;
 mod asked;
 mod compaction;
+mod flow_world;
 mod long_results;
 mod nodes;
 mod pauses;
@@ -13,4 +14,8 @@ mod runs;
 mod stranded;
 mod team_trouble;
 mod teams;
+mod workflow_crashes;
+mod workflow_pauses;
+mod workflow_trouble;
+mod workflows;
 mod world;

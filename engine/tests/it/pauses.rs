@@ -21,6 +21,7 @@ pub fn continuing(run: &daybook_domain::RunId, session: &str, answers: Vec<Answe
         run_id: run.clone(),
         session_id: SessionId::parse(session).unwrap(),
         answers,
+        step_answers: vec![],
         input: None,
         from: Default::default(),
         fork: false,

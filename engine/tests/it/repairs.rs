@@ -192,6 +192,7 @@ async fn an_answer_is_given_anew_from_what_the_person_said() {
             run_id: source,
             session_id: SessionId::parse(session).unwrap(),
             answers: vec![],
+            step_answers: vec![],
             input: None,
             from,
             fork: !regenerate,

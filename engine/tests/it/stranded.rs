@@ -41,6 +41,7 @@ fn confirm(run: &RunId) -> ContinueRun {
         run_id: run.clone(),
         session_id: SessionId::parse("confirm").unwrap(),
         answers: vec![Answer { call_id: "a".into(), confirmed: Some(true), ..Answer::default() }],
+        step_answers: vec![],
         input: None,
         from: Default::default(),
         fork: false,
