@@ -81,12 +81,19 @@ pub(crate) fn run_child(engine: Arc<Inner>, live: Arc<LiveRun>, start: ChildStar
         engine.stops().insert(key.clone(), start.cancelled.clone());
         let driven = AssertUnwindSafe(drive(&engine, &live, start)).catch_unwind().await;
         engine.stops().remove(&key);
-        driven.unwrap_or_else(|_| {
-            tracing::error!(run = %key.1, "a child run's driver panicked; its tree is given up, to be taken up anew");
-            live.lost.cancel();
-            ChildEnd::Moved
-        })
+        match driven {
+            Ok(end) => end,
+            Err(_) => give_up(&engine, &live, &key.1, "its driver panicked").await,
+        }
     })
+}
+
+/// The whole tree is given up here, to be taken up anew; when that happens too often, it is ended.
+async fn give_up(engine: &Inner, live: &LiveRun, run: &RunId, why: &str) -> ChildEnd {
+    tracing::error!(%run, root = %live.run_id, why, "a child run cannot go on; its tree is given up, to be taken up anew");
+    engine.broke_down(live).await;
+    live.lost.cancel();
+    ChildEnd::Moved
 }
 
 async fn drive(engine: &Arc<Inner>, live: &Arc<LiveRun>, start: ChildStart) -> ChildEnd {
@@ -99,9 +106,11 @@ async fn drive(engine: &Arc<Inner>, live: &Arc<LiveRun>, start: ChildStart) -> C
                 stumbles += u32::from(!error.is_temporary());
                 tracing::error!(run = %start.run_id, %error, stumbles, "a child run stumbled");
                 let pause = tokio::time::timeout(Duration::from_secs(1), engine.stopping.cancelled());
-                if stumbles >= MAX_STUMBLES || pause.await.is_ok() {
-                    live.lost.cancel();
+                if pause.await.is_ok() {
                     return ChildEnd::Moved;
+                }
+                if stumbles >= MAX_STUMBLES {
+                    return give_up(engine, live, &start.run_id, "it stumbled again and again").await;
                 }
             }
         }

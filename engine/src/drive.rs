@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use daybook_domain::ids::RunId;
 use daybook_domain::run::{Ending, ErrorKind, RunState, RunStatus};
-use daybook_store::StoreError;
+use daybook_store::{AppendError, StoreError};
 use futures::FutureExt as _;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
@@ -169,10 +169,8 @@ impl Driver {
         let (engine, live) = (self.engine.clone(), self.live.clone());
         if AssertUnwindSafe(Box::pin(self.run(next))).catch_unwind().await.is_err() {
             tracing::error!(run = %live.run_id, "a run's driver panicked; the run is given up, to be taken up anew");
-            let key = (live.log, live.run_id.clone());
-            let before = engine.panics.get(&key).await.unwrap_or(0);
-            engine.panics.insert(key.clone(), before + 1).await;
-            engine.forget(&key, &live);
+            engine.broke_down(&live).await;
+            engine.forget(&(live.log, live.run_id.clone()), &live);
             live.leave(Left::Moved);
         }
     }
@@ -237,16 +235,49 @@ impl Driver {
         }
     }
 
-    /// Ends a run that cannot go on, rather than leave its caller waiting for ever; false when that failed too.
+    /// Ends a run that cannot go on, and those under it, rather than leave its caller waiting for ever; false when that
+    /// failed too.
     async fn give_up(&mut self, message: &str) -> bool {
+        self.tools.shutdown().await;
+        let ended = match self.end_below(message).await {
+            Ok(()) => self.end_itself(message).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &ended {
+            tracing::error!(run = %self.meta.run_id, %error, "a run that cannot go on could not be ended either");
+        }
+        ended.is_ok()
+    }
+
+    async fn end_itself(&mut self, message: &str) -> Result<(), AppendError> {
         let planner = self.planner(Seen::default(), Map::new());
         let mut plan = planner.finish(&self.state, Ending::Fail(ErrorKind::InternalError, message.to_owned()));
         let beside = Beside { session: plan.session, leaves: true, ..Beside::default() };
-        let ended = self.append(&mut plan.events, &beside).await;
-        if let Err(error) = &ended {
-            tracing::error!(run = %self.live.run_id, %error, "a run that cannot go on could not be ended either");
+        let live = self.live.clone();
+        let _turn = live.turn_to_append().await;
+        self.append(&mut plan.events, &beside).await
+    }
+
+    /// Ends the runs under this one that have not ended, those at the bottom first.
+    async fn end_below(&mut self, message: &str) -> Result<(), AppendError> {
+        let (log, engine, live) = (self.live.log, self.engine.clone(), self.live.clone());
+        let unread = |error: QueryError| match error {
+            QueryError::Store(error) => AppendError::Store(error),
+            QueryError::MissingConfig(hash) => {
+                AppendError::Store(StoreError::Invalid(format!("configuration {hash} is not in the log")))
+            }
+        };
+        let mut below = engine.open_below(log, &self.state).await.map_err(unread)?;
+        while let Some((state, version)) = below.pop() {
+            let Some(accepted) = state.accepted.clone() else { continue };
+            let config = engine.config(log, &accepted.config_hash).await.map_err(unread)?;
+            let component = engine.registry().pinned(config, &accepted.config_hash);
+            let meta = Arc::new(RunMeta::accepted(&accepted, &component.config));
+            let mut child = Driver::new(engine.clone(), live.clone(), component, state, version, self.epoch);
+            child.meta = meta;
+            child.end_itself(message).await?;
         }
-        ended.is_ok()
+        Ok(())
     }
 
     /// What plans, from what this driver knows.
@@ -332,6 +363,15 @@ impl Driver {
                 () = self.engine.stopping.cancelled() => return Err(Exit::Moved),
             }
         }
+    }
+}
+
+impl Inner {
+    /// Counts that a driver of this tree broke down.
+    pub async fn broke_down(&self, live: &LiveRun) {
+        let key = (live.log, live.run_id.clone());
+        let before = self.panics.get(&key).await.unwrap_or(0);
+        self.panics.insert(key, before + 1).await;
     }
 }
 

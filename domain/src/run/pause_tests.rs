@@ -31,7 +31,6 @@ fn answer(parts: Value) -> Answer {
         result: parts["result"].as_str().map(str::to_owned),
         arguments: object("arguments"),
         tool: None,
-        run: None,
     }
 }
 

@@ -78,6 +78,7 @@ impl RunEvent {
     pub fn children_mut(&mut self) -> &mut [ChildRef] {
         match self {
             Self::ToolCallRequested(requested) => &mut requested.children,
+            Self::StepStarted(started) => started.child.as_mut_slice(),
             _ => &mut [],
         }
     }

@@ -256,3 +256,23 @@ async fn one_member_can_be_cancelled_alone() {
     engine.shutdown().await;
     crew.world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_team_whose_member_breaks_down_again_and_again_is_ended_with_all_its_runs() {
+    let crew = Crew::new(&["a", "b"]).await;
+    let engine = crew.engine(TeamMode::Coordinate).await;
+    let both = Turn::Call(&[
+        ("x", "delegate_task_to_member", r#"{"member_id":"a","task":"act"}"#),
+        ("y", "delegate_task_to_member", r#"{"member_id":"b","task":"wait"}"#),
+    ]);
+    crew.world.script([both]);
+    crew.says("a", [Turn::Panic, Turn::Panic, Turn::Panic]);
+    crew.says("b", [Turn::Hold("one"), Turn::Hold("two"), Turn::Hold("three")]);
+    let run = run(&engine, asking("Go", "s")).await;
+    until("the end", async || engine.run(LOG, &run).await.unwrap().unwrap().status.is_end()).await;
+    let statuses: Vec<_> = crew.tree(&engine, &run).await.iter().map(|state| state.status).collect();
+    assert_eq!(statuses, [RunStatus::Error; 3]);
+    crew.each_ended_once(&engine, &run).await;
+    engine.shutdown().await;
+    crew.world.close().await;
+}
