@@ -13,6 +13,7 @@ use daybook_domain::session::{
     Admission, SessionCompacted, SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionState,
     SessionStateChanged, StatePatch,
 };
+use daybook_domain::workflow::{Ask, Place};
 use daybook_store::{Append, AppendError, Expected, LeaseOp, StreamWrite, Subject};
 
 use crate::engine::{Engine, Inner, Outcome};
@@ -41,8 +42,15 @@ pub(crate) async fn fork_session(
     let copy = SessionId::from((inner.ports.ids)());
     let subject = Subject { session: copy.clone(), user: session.user_id.clone() };
     let names: HashMap<RunId, RunId> = runs.iter().map(|run| (run.clone(), RunId::from((inner.ports.ids)()))).collect();
-    let mut copies =
-        Copies { inner, log, session: &command.session_id, subject: &subject, names, summaries: source.places() };
+    let mut copies = Copies {
+        inner,
+        log,
+        session: &command.session_id,
+        subject: &subject,
+        names,
+        steps: HashMap::new(),
+        summaries: source.places(),
+    };
     let mut ended = HashMap::new();
     for run in runs {
         let Copy { name, events, state, mut below } = copies.run(run).await?;
@@ -199,6 +207,8 @@ struct Copies<'a> {
     subject: &'a Subject,
     /// The copies' names, by the runs'.
     names: HashMap<RunId, RunId>,
+    /// The ids of the copies' steps, by the steps' ids.
+    steps: HashMap<String, String>,
     /// The versions of the copied summaries, by the summaries'.
     summaries: HashMap<u64, u64>,
 }
@@ -219,7 +229,17 @@ impl Copies<'_> {
             let event = match event {
                 RunEvent::Accepted(mut accepted) => {
                     if let Some(parent) = &mut accepted.parent {
+                        let of_step = parent.step.as_ref().is_some_and(|step| step.workflow_run_id == parent.run_id);
                         (parent.run_id, parent.root) = (self.name(&parent.run_id), self.name(&parent.root));
+                        if let Some(step) = &mut parent.step {
+                            // A step's id is made of its run's.
+                            step.workflow_run_id = self.name(&step.workflow_run_id);
+                            if of_step {
+                                let id = Place::recorded(parent.cause.clone()).step_id(&step.workflow_run_id);
+                                self.steps.insert(step.step_id.clone(), id);
+                            }
+                            step.step_id = self.steps.get(&step.step_id).unwrap_or(&step.step_id).clone();
+                        }
                     }
                     RunEvent::Accepted(Box::new(renamed(&blobs, &name, *accepted).await?))
                 }
@@ -244,6 +264,20 @@ impl Copies<'_> {
                 RunEvent::ToolCallFailed(failed) => {
                     blobs.copy_whole(failed.whole.get().and_then(Option::as_ref)).await?;
                     RunEvent::ToolCallFailed(failed)
+                }
+                RunEvent::StepEnded(mut ended) => {
+                    if let Personal::Known(Some(media)) = &mut ended.media {
+                        blobs.copy(media).await?;
+                    }
+                    RunEvent::StepEnded(ended)
+                }
+                RunEvent::Paused(mut paused) => {
+                    for asked in &mut paused.steps {
+                        if let Ask::Executor { child, .. } = &mut asked.ask {
+                            child.run_id = self.name(&child.run_id);
+                        }
+                    }
+                    RunEvent::Paused(paused)
                 }
                 other => other,
             };

@@ -290,7 +290,7 @@ impl Start<'_> {
             session_id: Some(self.session_id.clone()),
             reason: Some(format!("Interrupted by run {}", self.run_id)),
         };
-        if let Err(error) = cancel_run(engine, self.envelope, command).await {
+        if let Err(error) = Box::pin(cancel_run(engine, self.envelope, command)).await {
             tracing::warn!(run = %self.run_id, %error, "the run that holds the session was not interrupted; this one waits");
         }
     }

@@ -142,6 +142,11 @@ impl Check {
             StepKind::Component(run) => self.some("`input`", run.input.iter()),
             StepKind::Tool(call) => {
                 self.some("`arguments`", call.arguments.values());
+                if step.policies.review.input.is_some() {
+                    self.note(
+                        "an input review is for steps that go on from what was said: a tool gets its `arguments`",
+                    );
+                }
                 if !call.tool.gate.is_none() || call.tool.approval.is_some() {
                     let fault = format!(
                         "the tool {:?} asks a person before it runs, which a step does not do for it: let an agent call it, \

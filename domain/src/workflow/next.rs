@@ -406,15 +406,14 @@ impl<'c> Walk<'c, '_> {
             }
             let before = self.moves.len();
             match self.step(step, inner) {
-                Stand::Done => {}
+                // Who stops the workflow stops it after the block, whose output says so.
+                Stand::Done | Stand::Stopped => {}
                 // What waits for a person takes no room.
                 Stand::Open => {
                     let waits = |it: &Move<'_>| matches!(it, Move::Ask(_) | Move::Waits(..));
                     open += u32::from(!self.moves[before..].iter().all(waits));
                     stand = Stand::Open;
                 }
-                Stand::Stopped if stand == Stand::Done => stand = Stand::Stopped,
-                Stand::Stopped => {}
             }
             self.back_to(&outer);
         }

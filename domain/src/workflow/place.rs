@@ -23,6 +23,11 @@ impl Place {
         Self(index.to_string())
     }
 
+    /// A place as it was recorded.
+    pub fn recorded(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The place of this block's step at `index`.
     #[must_use]
     pub fn step(&self, index: usize) -> Self {

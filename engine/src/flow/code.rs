@@ -44,7 +44,8 @@ impl StepInput {
 
     /// What the step goes on from, as a text: what was said last, or else what the workflow was told.
     pub fn text(&self) -> String {
-        self.previous().map_or_else(|| self.input.clone(), as_text)
+        let previous = self.previous().map(as_text).filter(|text| !text.is_empty());
+        previous.unwrap_or_else(|| self.input.clone())
     }
 
     /// What the step of this name came to, also one within a block.

@@ -152,6 +152,10 @@ impl Planner<'_> {
                     let value = value.map_err(|fault| format!("its argument {name:?}: {fault}"))?;
                     arguments.insert(name.clone(), value);
                 }
+                // What a person filled in for the step is for its tool.
+                let record = state.flow.as_ref().and_then(|flow| flow.step(&start.place));
+                let filled = record.and_then(|record| record.before.as_ref()).and_then(|before| before.values.clone());
+                arguments.extend(filled.into_iter().flatten());
                 if let Some(check) = self.checks.get(&call.tool.name) {
                     check.check(&arguments).map_err(|error| error.to_string())?;
                 }
@@ -236,8 +240,8 @@ impl Planner<'_> {
             step: step.clone(),
             attempt,
             idempotency_key,
-            // The same run may carry out a further attempt: only what was never reached cannot have begun.
-            child: child.map(|child| (child, fresh && record.is_none_or(|record| record.work.is_none()))),
+            // Each round has a run of its own, which cannot have begun before.
+            child: child.map(|child| (child, fresh)),
             facts,
             input,
             before: record.and_then(|record| record.before.clone()),

@@ -383,7 +383,8 @@ fn came_to(detail: &RunDetail) -> Result<StepSaid, String> {
 fn message(start: &StepStart, told: &str) -> String {
     let before = start.before.as_ref();
     let edited = before.and_then(|before| before.input.as_ref()).or(start.input.as_ref()).map(as_text);
-    let previous = || start.facts.previous.as_ref().map(|previous| previous.told());
+    let previous =
+        || start.facts.previous.as_ref().map(|previous| previous.told()).filter(|told| !told.trim().is_empty());
     let base = edited.or_else(previous).unwrap_or_else(|| told.to_owned());
     let mut parts = vec![base];
     if let Some(values) = before.and_then(|before| before.values.as_ref()).filter(|values| !values.is_empty()) {

@@ -232,10 +232,9 @@ async fn the_agents_of_steps_see_earlier_runs_where_the_workflow_says_so() {
     for message in ["one", "two", "three"] {
         told(&engine, message).await;
     }
-    let requests = flows.world.model.requests.lock().unwrap();
-    let said: Vec<&str> = requests[2].messages[1..].iter().filter_map(|message| message.content.as_deref()).collect();
+    let request = flows.world.model.requests.lock().unwrap()[2].clone();
+    let said: Vec<&str> = request.messages[1..].iter().filter_map(|message| message.content.as_deref()).collect();
     assert_eq!(said, ["two", "Hi Alice!", "three"]);
-    drop(requests);
     engine.shutdown().await;
     flows.world.close().await;
 }

@@ -56,6 +56,19 @@ fn steps_beside_each_other_see_the_same_and_are_told_together() {
 }
 
 #[test]
+fn who_runs_later_in_a_parallel_block_sees_no_more() {
+    let block = parallel("par", vec![function("x"), group("in", vec![function("y"), function("z")])], Some(1));
+    let mut sim = Sim::new(config(vec![function("a"), block]));
+    sim.act = Box::new(|start| {
+        assert!(start.facts.output("x").is_none());
+        Outcome::Says(json!(format!("{} said", start.step.name)))
+    });
+    assert_eq!(sim.run(0), Some(FlowEnd::Succeed));
+    let ran: Vec<(&str, &str)> = sim.ran.iter().map(|(name, from)| (name.as_str(), from.as_str())).collect();
+    assert_eq!(ran, [("a", ""), ("x", "a said"), ("y", "a said"), ("z", "y said")]);
+}
+
+#[test]
 fn a_parallel_block_runs_no_more_than_its_limit() {
     let names = ["a", "b", "c", "d", "e"];
     let steps = vec![parallel("par", names.map(function).to_vec(), Some(2))];
