@@ -1,4 +1,4 @@
-//! Serves the agents and teams that the contract was recorded from, under the same ids, against a scripted model server.
+//! Serves the agents, teams and workflows that the contract was recorded from, under the same ids, against a scripted model server.
 //! Environment: PORT (7777), MODEL_URL (http://127.0.0.1:9111/v1), DATABASE_URL or else a private PostgreSQL in DATA_DIR
 //! (.reference_os), RUST_LOG. With CALLS_FILE set there is `crash-agent` too, whose tools write their calls to that file.
 
@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook::{
-    AgentDefinition, Api, ApprovalKind, ApprovalRule, Builder, Daybook, Effect, Error, FunctionTool, Gate, MasterKey,
-    ModelOptions, OnExpiry, ProviderModel, RetryPolicy, Settings, TeamDefinition, ToolContext, ToolError,
+    AgentDefinition, Api, ApprovalKind, ApprovalRule, Builder, Confirmation, Daybook, Effect, Error, Expression, Fault,
+    FunctionTool, Functions, Gate, HumanReview, InputField, MasterKey, ModelOptions, OnExpiry, Policies, ProviderModel,
+    RetryPolicy, Selector, Settings, StepDefinition, StepInput, StepSaid, TeamDefinition, ToolContext, ToolError,
+    UserInput, WorkflowDefinition,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -146,7 +148,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve() -> Result<(), Error> {
-    let mut builder = recorded_teams(recorded_agents(server()?)?);
+    let mut builder = recorded_workflows(recorded_teams(recorded_agents(server()?)?));
     if let Some(calls) = variable("CALLS_FILE") {
         builder = crash_agent(builder, Path::new(&calls));
     }
@@ -247,6 +249,73 @@ fn recorded_teams(builder: Builder) -> Builder {
     let leader = AgentDefinition::new("hitl-team").name("HITL Team").tool("delete_file");
     let careful = agent("confirm-member", "Confirm Member", "Deletes files").tool("delete_file");
     builder.team(team).team(TeamDefinition::new(leader).own_member(careful))
+}
+
+fn recorded_workflows(builder: Builder) -> Builder {
+    let functions = Functions::default()
+        .step("fn_upper", |input: StepInput| async move { Ok(StepSaid::from(input.input.to_uppercase())) })
+        .step("fn_join", |input: StepInput| async move { Ok(StepSaid::from(format!("joined: {}", input.text()))) })
+        .step("fn_sleep", |_: StepInput| async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            Ok(StepSaid::from("slept"))
+        })
+        .step("fn_fail", |_: StepInput| async { Err::<StepSaid, Fault>("step failed on purpose".into()) })
+        .rule("not_skipped", |asked| Ok(Value::from(!asked.input.to_lowercase().contains("skip"))));
+    let step = |name: &str, function: &str| StepDefinition::function(name, function, Effect::Pure);
+    let simple = WorkflowDefinition::new("my-workflow")
+        .name("My Workflow")
+        .description("Two steps")
+        .step(step("upper", "fn_upper"))
+        .step(StepDefinition::agent("agent step", "my-agent"));
+    let slow = WorkflowDefinition::new("slow-workflow")
+        .name("Slow Workflow")
+        .step(step("s1", "fn_sleep"))
+        .step(step("s2", "fn_sleep"))
+        .step(step("s3", "fn_sleep"));
+    let fail = WorkflowDefinition::new("fail-workflow").name("Fail Workflow").step(step("bad", "fn_fail"));
+    let builder = builder.functions(functions).workflow(simple).workflow(full_workflow()).workflow(slow);
+    builder.workflow(hitl_workflow()).workflow(fail)
+}
+
+fn full_workflow() -> WorkflowDefinition {
+    let step = |name: &str, function: &str| StepDefinition::function(name, function, Effect::Pure);
+    let writer = AgentDefinition::new("writer").name("Writer").role("Writes text");
+    let chosen = Selector::Value(Expression::Constant("route a".into()));
+    let shown = Expression::Function("not_skipped".to_owned());
+    WorkflowDefinition::new("full-workflow")
+        .name("Full Workflow")
+        .step(step("start", "fn_upper"))
+        .step(StepDefinition::condition("maybe", shown, [step("cond step", "fn_join")], []))
+        .step(StepDefinition::parallel("par", [step("par a", "fn_upper"), StepDefinition::own_agent("par b", writer)]))
+        .step(StepDefinition::repeat("looper", None, 2, [step("loop body", "fn_join")]))
+        .step(StepDefinition::router("route", chosen, [step("route a", "fn_join"), step("route b", "fn_upper")]))
+        .step(StepDefinition::group("group", [step("g1", "fn_join"), step("g2", "fn_join")]))
+}
+
+/// A workflow that waits for people, twice.
+fn hitl_workflow() -> WorkflowDefinition {
+    let confirmation = Confirmation { message: Some("Inspect now?".to_owned()), ..Confirmation::default() };
+    let confirms = HumanReview { confirmation: Some(confirmation), ..HumanReview::default() };
+    let environment = InputField {
+        name: "environment".to_owned(),
+        kind: "string".to_owned(),
+        description: Some("env".to_owned()),
+        required: true,
+        nullable: false,
+        asked: true,
+        choices: vec!["staging".into(), "production".into()],
+    };
+    let user_input = UserInput { message: Some("Choose env".to_owned()), fields: vec![environment] };
+    let asks = HumanReview { user_input: Some(user_input), ..HumanReview::default() };
+    let step = |name: &str, function: &str, review: HumanReview| {
+        let policies = Policies { review, ..Policies::default() };
+        StepDefinition::function(name, function, Effect::Pure).policies(policies)
+    };
+    WorkflowDefinition::new("hitl-workflow")
+        .name("HITL Workflow")
+        .step(step("inspect", "fn_upper", confirms))
+        .step(step("choose", "fn_join", asks))
+        .step(step("finish", "fn_join", HumanReview::default()))
 }
 
 /// Agents for killing the server in the middle of their tools; the calls of the second wait for a person.

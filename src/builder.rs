@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use daybook_engine::{Listing, Registry};
+use daybook_engine::{Functions, Listing, Registry};
 use daybook_models::{ChatModel, Models};
 use daybook_rest::{OpenApi, Routes};
 use daybook_store::MasterKey;
@@ -21,6 +21,7 @@ use crate::notices::ApprovalNotice;
 use crate::server::Daybook;
 use crate::sources::{SourceDefinition, SourceKind, Toolbox};
 use crate::team::{self, TeamDefinition};
+use crate::workflow::{self, WorkflowDefinition};
 
 /// Names the TLS implementation for the whole process. [`Builder::build`] does it too; a program that makes TLS
 /// connections before that calls it first.
@@ -51,6 +52,8 @@ pub(crate) struct Around {
 pub(crate) struct Parts {
     agents: Vec<AgentDefinition>,
     teams: Vec<TeamDefinition>,
+    workflows: Vec<WorkflowDefinition>,
+    functions: Vec<Functions>,
     models: Models,
     pub(crate) tools: ToolSet,
     sources: Vec<SourceDefinition>,
@@ -61,6 +64,8 @@ impl Default for Parts {
         Self {
             agents: Vec::new(),
             teams: Vec::new(),
+            workflows: Vec::new(),
+            functions: Vec::new(),
             models: Models::new(),
             tools: built_in_tools(),
             sources: Vec::new(),
@@ -109,6 +114,8 @@ impl Parts {
             registry.add_agent(config, tools, Listing::Public)?;
         }
         team::register(self.teams.clone(), &mut registry, &models, toolbox)?;
+        self.functions.iter().cloned().for_each(|functions| registry.add_functions(functions));
+        workflow::register(self.workflows.clone(), &mut registry, &models, toolbox)?;
         Ok(registry)
     }
 }
@@ -125,6 +132,20 @@ impl Builder {
     #[must_use]
     pub fn team(mut self, team: TeamDefinition) -> Self {
         self.parts.teams.push(team);
+        self
+    }
+
+    /// One more workflow. What its steps run may be added before or after it.
+    #[must_use]
+    pub fn workflow(mut self, workflow: WorkflowDefinition) -> Self {
+        self.parts.workflows.push(workflow);
+        self
+    }
+
+    /// Functions that steps of workflows call, and closures that decide; those of an earlier call stay.
+    #[must_use]
+    pub fn functions(mut self, functions: Functions) -> Self {
+        self.parts.functions.push(functions);
         self
     }
 

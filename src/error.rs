@@ -39,6 +39,14 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// A workflow, given in code, is wrong.
+    #[error("workflow {workflow:?}: {fault}")]
+    Workflow {
+        /// The workflow's id.
+        workflow: String,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// Tools do not fit together.
     #[error("{0}")]
     Tools(String),

@@ -65,6 +65,7 @@ mod run;
 mod server;
 mod sources;
 mod team;
+mod workflow;
 
 pub use agent::{AgentDefinition, built_in_tools};
 pub use attachment::Attachment;
@@ -78,15 +79,23 @@ pub use run::{Accepted, AgentHandle, Answer, Call, Events, Pieces, RunError, Who
 pub use server::{Daybook, Running};
 pub use sources::SourcesError;
 pub use team::TeamDefinition;
+pub use workflow::{StepDefinition, WorkflowDefinition};
 
 pub use daybook_domain as domain;
 pub use daybook_domain::approval::ApprovalRequested;
 pub use daybook_domain::component::{Compaction, OnMemberError, TeamMode};
 pub use daybook_domain::media::MediaKind;
 pub use daybook_domain::output::OutputSchema;
-pub use daybook_domain::run::{OnBusy, RunStatus};
+pub use daybook_domain::run::{InputField, OnBusy, RunStatus};
 pub use daybook_domain::tool::{ApprovalKind, ApprovalRule, Effect, Gate, OnExpiry, ToolSpec};
-pub use daybook_engine::{Engine, ExecuteError, Frame, FrameBody, QueryError};
+pub use daybook_domain::workflow::{
+    Confirmation, Expression, HumanReview, InputReview, OnError, OnReject, OutputReview, Policies, Retries, Selector,
+    UserInput,
+};
+pub use daybook_engine::{
+    Asked, Engine, ExecuteError, Fault, Frame, FrameBody, Functions, QueryError, Rule, StepFunction, StepInput,
+    StepSaid,
+};
 pub use daybook_models::{
     Api, CacheTime, ChatEvent, ChatModel, ChatRequest, ChatResponse, ChatStream, DemoModel, Effort, ModelError,
     ModelInfo, ModelOptions, ProviderModel, Reasoning, RetryPolicy, Timeouts,

@@ -266,7 +266,7 @@ pub enum FrameBody {
     },
     /// A workflow's run waits for a person.
     FlowPaused {
-        /// What is asked about its steps.
+        /// What is asked about its steps, and what was asked and answered before.
         steps: Vec<StepAsked>,
         /// What its child runs wait for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -392,7 +392,7 @@ pub fn frames_of(event: &RunEvent, after: &RunState) -> (u64, Vec<FrameBody>) {
             (e.frame, frames.unwrap_or_default())
         }
         RunEvent::Paused(e) if after.is_flow() => {
-            let steps = e.steps.iter().map(|asked| StepAsked::of(after, asked)).collect();
+            let steps = StepAsked::all(after);
             let members = e.members.get().cloned().flatten().unwrap_or_default();
             let results = after.flow.iter().flat_map(|flow| flow.results()).collect();
             (e.frame, pause_frames(&e.steps, after, FrameBody::FlowPaused { steps, members, results }))

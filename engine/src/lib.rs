@@ -44,7 +44,7 @@ pub use engine::{Engine, EngineOptions, Outcome, Ports};
 pub use error::{ExecuteError, QueryError};
 pub use flow::{Asked, Fault, Functions, Rule, StepAsked, StepFunction, StepInput, StepSaid, StepTag};
 pub use fork::whole_turns;
-pub use frame::{Frame, FrameBody, RunMeta, frames_of};
+pub use frame::{Frame, FrameBody, RunEnd, RunMeta, frames_of};
 pub use node::SILENCE;
 pub use prompt::{build_request, json_hash, output_schema, system_message};
 pub use registry::{Component, Listing, Registry, RegistryError};

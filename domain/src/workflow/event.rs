@@ -93,6 +93,9 @@ pub struct StepEnded {
     /// What its child run cost.
     #[serde(default, skip_serializing_if = "Spent::is_empty")]
     pub spent: Spent,
+    /// Seconds to the first token of its child run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_to_first_token: Option<f64>,
     /// Seconds it took.
     pub duration: f64,
     /// The index of the first frame it is shown as; see [`FlowState::frames_of_end`](super::FlowState::frames_of_end).

@@ -98,6 +98,7 @@ impl FlowState {
             success: true,
             stop: e.stop,
             spent: e.spent.clone(),
+            time_to_first_token: e.time_to_first_token,
             duration: e.duration,
             steps: Vec::new(),
         };
@@ -186,6 +187,7 @@ impl FlowState {
             success: !block.failed && steps.iter().all(|step| step.success),
             stop: steps.iter().any(|step| step.stop),
             spent,
+            time_to_first_token: steps.iter().find_map(|step| step.time_to_first_token),
             duration: steps.iter().map(|step| step.duration).sum(),
             steps,
         }));
@@ -287,6 +289,7 @@ impl StepRecord {
             success: true,
             stop: false,
             spent: Spent::default(),
+            time_to_first_token: None,
             duration: 0.0,
             steps: Vec::new(),
         }

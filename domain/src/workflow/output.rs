@@ -117,6 +117,9 @@ pub struct StepOutput {
     /// What child runs cost.
     #[serde(default, skip_serializing_if = "Spent::is_empty")]
     pub spent: Spent,
+    /// Seconds to the first token of its child run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_to_first_token: Option<f64>,
     /// Seconds it took.
     #[serde(default)]
     pub duration: f64,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use daybook_domain::run::{RunEvent, RunState};
 use daybook_domain::workflow::{
-    AfterError, Ask, Block, BlockDecided, Decision, ExecutorKind, FlowState, Place, StepEnded, StepOutput,
-    StepRequirement, StepType,
+    AfterError, Ask, Block, BlockDecided, Decision, ExecutorKind, FlowState, Place, StepEnded, StepGiven, StepOutput,
+    StepRecord, StepRequirement, StepType,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,6 +63,9 @@ pub struct StepAsked {
     /// What went wrong, where a person decides whether it runs again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The answer, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<StepGiven>,
 }
 
 impl StepAsked {
@@ -74,8 +77,22 @@ impl StepAsked {
             step: StepTag::of(state, &requirement.place, &requirement.name, requirement.kind),
             output: output.filter(|_| matches!(requirement.ask, Ask::Output { .. })),
             error: record.and_then(|record| record.failure.as_ref()).map(|failure| failure.error.clone()),
+            given: record.and_then(|record| record.given.clone()),
             requirement: requirement.clone(),
         }
+    }
+
+    /// All that was asked about steps and still matters, with the answers there are, in the order the steps were reached.
+    pub fn all(state: &RunState) -> Vec<Self> {
+        let records = state.flow.iter().flat_map(|flow| flow.steps()).map(|(_, record)| record);
+        // What a run asked that has ended is told with that run.
+        let matters = |record: &&StepRecord| {
+            let of_run = record.asked.as_ref().is_some_and(|asked| matches!(asked.ask, Ask::Executor { .. }));
+            !(of_run && record.output.is_some())
+        };
+        let mut records: Vec<_> = records.filter(matters).collect();
+        records.sort_by_key(|record| record.order);
+        records.into_iter().filter_map(|record| Some(Self::of(state, record.asked.as_ref()?))).collect()
     }
 }
 

@@ -124,6 +124,7 @@ impl Planner<'_> {
             then: Some(AfterError::from(step.policies.on_error)),
             stop: false,
             spent: Default::default(),
+            time_to_first_token: None,
             duration: 0.0,
             frame: 0,
             at_ms: self.now_ms,

@@ -42,6 +42,13 @@ pub(crate) struct StepDone {
     duration: f64,
 }
 
+/// What a step cost.
+struct Cost {
+    spent: Spent,
+    time_to_first_token: Option<f64>,
+    duration: f64,
+}
+
 /// The code that carries a step out.
 enum Code {
     Function(Arc<dyn StepFunction>, Box<StepInput>),
@@ -226,7 +233,11 @@ impl Driver {
     ) -> Result<(), Exit> {
         for done in std::mem::take(&mut self.steps_done) {
             let StepDone { start, result, patch, detail, duration } = done;
-            let spent = detail.as_ref().map(RunDetail::spent).unwrap_or_default();
+            let cost = Cost {
+                spent: detail.as_ref().map(RunDetail::spent).unwrap_or_default(),
+                time_to_first_token: detail.as_ref().and_then(|detail| detail.state.time_to_first_token),
+                duration,
+            };
             if let Some(detail) = detail
                 && let Some(id) = detail.state.run_id().cloned()
             {
@@ -238,13 +249,13 @@ impl Driver {
                 let patch = self.clean(patch).into();
                 session.push(SessionEvent::StateChanged(SessionStateChanged { run_id, patch, at }));
             }
-            facts.push(self.step_ended(&start, result, spent, duration));
+            facts.push(self.step_ended(&start, result, cost));
         }
         self.forget_children();
         Ok(())
     }
 
-    fn step_ended(&self, start: &StepStart, result: Result<StepSaid, String>, spent: Spent, duration: f64) -> RunEvent {
+    fn step_ended(&self, start: &StepStart, result: Result<StepSaid, String>, cost: Cost) -> RunEvent {
         let policies = &start.step.policies;
         let then = || {
             let flow = self.state.flow.as_deref();
@@ -263,8 +274,9 @@ impl Driver {
             error: error.into(),
             then,
             stop: said.stop,
-            spent,
-            duration,
+            spent: cost.spent,
+            time_to_first_token: cost.time_to_first_token,
+            duration: cost.duration,
             frame: 0,
             at_ms: self.engine.now_ms(),
         })

@@ -88,6 +88,11 @@ impl ApiError {
         Self::NotFound(problem(detail))
     }
 
+    /// 409.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::Conflict(problem(detail))
+    }
+
     /// 413; a body may have at most `most` bytes.
     pub fn too_large(most: usize) -> Self {
         Self::TooLarge(problem(format!("The body exceeds the maximum size of {most} bytes")))
@@ -158,6 +163,7 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::Stopping | ExecuteError::NobodyCan(_) | ExecuteError::NoSummary { may_pass: true, .. } => {
                 Self::unavailable(&error)
             }
+            ExecuteError::Input(_) => Self::unprocessable(error.to_string()),
             ExecuteError::NoSummary { may_pass: false, .. } => Self::Internal(problem(error.to_string())),
             ExecuteError::Store(error) => error.into(),
             ExecuteError::Json(_) => Self::internal(&error),

@@ -267,6 +267,7 @@ impl Sim {
             then,
             stop,
             spent: Default::default(),
+            time_to_first_token: None,
             duration: 0.0,
             frame: 0,
             at_ms: self.now_ms,

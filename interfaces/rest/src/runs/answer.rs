@@ -1,16 +1,19 @@
 //! The answers of requests that start a run or continue one: the whole run, its events, or where to ask for it.
 
+use bytes::Bytes;
+use daybook_domain::component::ComponentKind;
 use daybook_domain::ids::{RunId, SessionId};
 use daybook_domain::run::{RunState, RunStatus};
 use daybook_engine::Outcome;
 use poem_openapi::payload::Json;
+use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiResponse, Object, ResponseContent};
 
 use crate::errors::ApiError;
 use crate::kind::run_not_found;
 use crate::state::{AppState, LOG, OnLeave};
-use crate::wire::RunShape;
-use crate::wire::stream::Events;
+use crate::wire::stream::{Events, whole_run};
+use crate::wire::{RunShape, WorkflowRunOutput};
 
 /// A run that goes on without its caller.
 #[derive(Debug, Object)]
@@ -97,7 +100,9 @@ impl Going {
     ) -> Result<Started<T>, ApiError> {
         if stream {
             let watch = state.engine.watch(LOG, &self.run_id, self.after).await?.ok_or_else(run_not_found)?;
-            let events = Events::of_run(watch, self.leave, only_content, self.queued);
+            let flow = watch.meta.component.kind == ComponentKind::Workflow;
+            let last = last(state.clone(), self.run_id, flow && !only_content);
+            let events = Events::of_run(watch, self.leave, only_content, self.queued, last);
             return Ok(Started::Answered(Answered::Pieces(events)));
         }
         if background {
@@ -129,4 +134,15 @@ impl Going {
             status: "PENDING".to_owned(),
         }
     }
+}
+
+/// What follows the last event of a stream: all of a workflow's run that paused.
+async fn last(state: AppState, run: RunId, wanted: bool) -> Option<Bytes> {
+    if !wanted {
+        return None;
+    }
+    let known = state.engine.run(LOG, &run).await.ok()?.filter(|run| run.status == RunStatus::Paused)?;
+    let detail = super::detail(&state, known).await.ok()?;
+    let events = super::events(&state, &detail).await.ok()?;
+    WorkflowRunOutput::of(&detail).with_events(events).to_json().map(|output| whole_run(&output))
 }

@@ -13,15 +13,19 @@ use crate::strict_json;
 
 /// A field that holds answers.
 #[derive(Clone, Copy)]
-struct Field(&'static str);
+pub(super) struct Field(pub &'static str);
 
 impl Field {
-    fn invalid(self, what: &str) -> ApiError {
+    /// What the field holds cannot be read.
+    pub fn invalid(self, what: &str) -> ApiError {
         ApiError::bad(format!("Invalid structure or content for {}: {what}", self.0))
     }
 
     /// The objects in the field's list; none when it is absent.
-    fn objects(self, fields: &Fields) -> Result<Vec<Map<String, Value>>, ApiError> {
+    ///
+    /// # Errors
+    /// 400 for what is no JSON, or no list of objects.
+    pub fn objects(self, fields: &Fields) -> Result<Vec<Map<String, Value>>, ApiError> {
         let object = |item| match item {
             Value::Object(object) => Ok(object),
             _ => Err(self.invalid("each item is a JSON object")),
@@ -70,7 +74,7 @@ pub(super) fn in_requirements(fields: &Fields) -> Result<Vec<Answer>, ApiError> 
 }
 
 /// The answer to one requirement: its call's, with what was said beside the call.
-fn required(mut needed: Map<String, Value>) -> Result<Answer, String> {
+pub(super) fn required(mut needed: Map<String, Value>) -> Result<Answer, String> {
     let Some(Value::Object(mut tool)) = needed.remove("tool_execution") else {
         return Err("tool_execution is missing".to_owned());
     };
@@ -91,15 +95,16 @@ fn required(mut needed: Map<String, Value>) -> Result<Answer, String> {
             tool.insert(list.to_owned(), said);
         }
     }
-    Ok(Answer { run: member_run(&needed)?, ..answer(&tool)? })
+    // The run that asks, where it is not the one that is continued.
+    Ok(Answer { run: run_of(&needed, "member_run_id")?, ..answer(&tool)? })
 }
 
-/// The run that asks, where it is not the one that is continued.
-fn member_run(needed: &Map<String, Value>) -> Result<Option<RunId>, String> {
-    match needed.get("member_run_id") {
+/// The run that `needed` names, if it does.
+pub(super) fn run_of(needed: &Map<String, Value>, name: &str) -> Result<Option<RunId>, String> {
+    match needed.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(run)) => RunId::parse(run).map(Some).map_err(|error| format!("member_run_id: {error}")),
-        Some(_) => Err("member_run_id must be a text".to_owned()),
+        Some(Value::String(run)) => RunId::parse(run).map(Some).map_err(|error| format!("{name}: {error}")),
+        Some(_) => Err(format!("{name} must be a text")),
     }
 }
 
@@ -138,7 +143,7 @@ fn answer(tool: &Map<String, Value>) -> Result<Answer, String> {
 }
 
 /// A list of objects as a map from one member to another.
-fn by_name(
+pub(super) fn by_name(
     tool: &Map<String, Value>,
     list: &str,
     name: &str,

@@ -1,13 +1,13 @@
-//! What runs are continued with: the forms of agents and teams.
+//! What runs are continued with: the forms of agents, teams and workflows.
 
-use daybook_domain::run::Answer;
 use poem_openapi::Object;
 use poem_openapi::types::Type;
 
 use super::answers;
+use super::step_answers::{Answers, in_step_requirements};
 use crate::errors::ApiError;
 use crate::forms::Fields;
-use crate::kind::{Agents, Kind, Teams};
+use crate::kind::{Agents, Kind, Teams, Workflows};
 
 /// A kind whose runs can be continued.
 pub(super) trait Continues: Kind {
@@ -20,7 +20,7 @@ pub(super) trait Continues: Kind {
     ///
     /// # Errors
     /// 400 for what cannot be read.
-    fn answers(fields: &Fields) -> Result<Vec<Answer>, ApiError>;
+    fn answers(fields: &Fields) -> Result<Answers, ApiError>;
 
     /// Whether the form is one that leaves a paused run as it is.
     fn leaves_paused(_fields: &Fields) -> bool {
@@ -98,6 +98,28 @@ pub(super) struct ContinueTeamForm {
     pub background: bool,
 }
 
+/// How a run of a workflow goes on.
+#[derive(Debug, Object)]
+pub(super) struct ContinueWorkflowForm {
+    /// What a paused run asked about its steps, with the answers (JSON list): `confirmed` and `rejection_feedback`,
+    /// `user_input` or values in `user_input_schema`, `selected_choices`, `edited_output`, or `edited_input`. What the run of
+    /// a step asks is answered in `executor_requirements`. Each may be answered alone.
+    #[oai(default)]
+    pub step_requirements: String,
+    /// The run's session.
+    pub session_id: Option<String>,
+    /// Whom the run is for.
+    pub user_id: Option<String>,
+    /// Whether the answer comes in pieces, as events.
+    #[oai(default = "yes")]
+    pub stream: bool,
+    /// Whether the run goes on without the caller.
+    #[oai(default)]
+    pub background: bool,
+    /// What a component's factory is given (JSON). Components of this server have none.
+    pub factory_input: Option<String>,
+}
+
 fn end() -> String {
     "end".to_owned()
 }
@@ -110,8 +132,8 @@ impl Continues for Agents {
     type Form = ContinueAgentForm;
     const ANSWERS: &'static str = "tools";
 
-    fn answers(fields: &Fields) -> Result<Vec<Answer>, ApiError> {
-        answers::in_tools(fields)
+    fn answers(fields: &Fields) -> Result<Answers, ApiError> {
+        answers::in_tools(fields).map(Answers::from)
     }
 }
 
@@ -119,12 +141,21 @@ impl Continues for Teams {
     type Form = ContinueTeamForm;
     const ANSWERS: &'static str = "requirements";
 
-    fn answers(fields: &Fields) -> Result<Vec<Answer>, ApiError> {
-        answers::in_requirements(fields)
+    fn answers(fields: &Fields) -> Result<Answers, ApiError> {
+        answers::in_requirements(fields).map(Answers::from)
     }
 
     /// As agents' clients answer: those of teams have always got the run back unchanged.
     fn leaves_paused(fields: &Fields) -> bool {
         fields.text(Self::ANSWERS).is_none() && fields.text("tools").is_some()
+    }
+}
+
+impl Continues for Workflows {
+    type Form = ContinueWorkflowForm;
+    const ANSWERS: &'static str = "step_requirements";
+
+    fn answers(fields: &Fields) -> Result<Answers, ApiError> {
+        in_step_requirements(fields)
     }
 }

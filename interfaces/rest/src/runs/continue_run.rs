@@ -3,13 +3,14 @@
 use daybook_domain::command::{ContinueFrom, ContinueRun};
 use daybook_domain::component::{ComponentKind, ComponentRef};
 use daybook_domain::ids::{RunId, SessionId, UserId};
-use daybook_domain::run::{Answer, RunMode, RunState};
+use daybook_domain::run::{RunMode, RunState};
 use daybook_engine::ExecuteError;
 use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 
 use super::answer::{Answered, Going, Started};
 use super::continue_form::Continues;
+use super::step_answers::Answers;
 use crate::errors::ApiError;
 use crate::forms::{Fields, Form};
 use crate::guard::Guard;
@@ -76,6 +77,9 @@ impl<K: Continues> Continue<K> {
                 going.answer(&self.0, stream, background, false).await
             }
             Err(ExecuteError::UnknownRun(_)) if K::KIND == ComponentKind::Workflow => Err(run_not_found()),
+            Err(ExecuteError::CannotContinue(why)) if K::KIND == ComponentKind::Workflow => {
+                Err(ApiError::conflict(why))
+            }
             // Who asks for a stream is told in the stream.
             Err(error @ ExecuteError::UnknownRun(_)) if stream => {
                 Ok(Started::Answered(Answered::Pieces(Events::failed(K::KIND, &error.to_string()))))
@@ -113,7 +117,7 @@ fn read(
     fields: &Fields,
     component: ComponentRef,
     run_id: RunId,
-    answers: Vec<Answer>,
+    answers: Answers,
     stream: bool,
     background: bool,
 ) -> Result<ContinueRun, ApiError> {
@@ -131,7 +135,8 @@ fn read(
         component,
         run_id,
         session_id,
-        answers,
+        answers: answers.calls,
+        step_answers: answers.steps,
         input: additional.or(text("input")),
         from: continue_from(fields)?,
         fork: fields.boolean("fork", false)?,

@@ -16,6 +16,7 @@ mod media;
 mod media_types;
 mod result;
 mod resume;
+mod step_answers;
 mod tree;
 
 pub(crate) use continue_run::command as continue_command;
@@ -39,9 +40,9 @@ use crate::wire::{ApprovalResponse, ItemShape, RunShape, events_from_log, shows_
 /// The handlers.
 pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
     (
-        (of_any::<Agents>(state), of_conversations::<Agents>(state)),
-        (of_any::<Teams>(state), of_conversations::<Teams>(state)),
-        of_any::<Workflows>(state),
+        (of_any::<Agents>(state), of_pauses::<Agents>(state), of_conversations::<Agents>(state)),
+        (of_any::<Teams>(state), of_pauses::<Teams>(state), of_conversations::<Teams>(state)),
+        (of_any::<Workflows>(state), of_pauses::<Workflows>(state)),
     )
 }
 
@@ -58,15 +59,15 @@ fn of_any<K: Kind>(state: &AppState) -> impl OpenApi + use<K> {
     ))
 }
 
+/// What they have whose runs wait for people.
+fn of_pauses<K: Continues>(state: &AppState) -> impl OpenApi + use<K> {
+    Described::<K, _>::new(continue_run::Continue(Of::<K>::new(state)))
+}
+
 /// What those have that talk with a model.
-fn of_conversations<K: Continues>(state: &AppState) -> impl OpenApi + use<K> {
+fn of_conversations<K: Kind>(state: &AppState) -> impl OpenApi + use<K> {
     let of = Of::<K>::new(state);
-    Described::<K, _>::new((
-        continue_run::Continue(of.clone()),
-        checkpoints::Checkpoints(of.clone()),
-        fork::Fork(of.clone()),
-        compact::Compact(of),
-    ))
+    Described::<K, _>::new((checkpoints::Checkpoints(of.clone()), fork::Fork(of.clone()), compact::Compact(of)))
 }
 
 /// A run with all that is shown of it, large media included.

@@ -11,7 +11,7 @@ use daybook_store::Recorded;
 use serde_json::Value;
 
 use super::events::Event;
-use super::pause;
+use super::{flow_history, pause};
 
 /// Whether a run's events are shown: it was streamed, and is not going on.
 pub(crate) fn shows_events(state: &RunState) -> bool {
@@ -51,7 +51,12 @@ pub(crate) fn events_from_fold(detail: &RunDetail) -> Vec<Value> {
     let Some(meta) = RunMeta::of(&detail.state, &detail.config) else { return Vec::new() };
     let at = detail.state.accepted.as_ref().map_or(0, |run| run.at_ms / 1000);
     let mut told = Told { meta: &meta, children: &detail.children, at, events: Vec::new() };
-    told.all(&detail.state, &pause::asks_below(detail));
+    if detail.state.is_flow() {
+        told.steps(detail);
+    } else {
+        told.messages(&detail.state);
+    }
+    told.last(&detail.state, &pause::asks_below(detail));
     told.events
 }
 
@@ -63,8 +68,19 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// `asks` is what the runs under it wait for.
-    fn all(&mut self, state: &RunState, asks: &[MemberAsk]) {
+    /// What the steps of a workflow did.
+    fn steps(&mut self, detail: &RunDetail) {
+        self.say(&FrameBody::RunStarted);
+        for told in flow_history::steps(detail) {
+            match told {
+                flow_history::Told::Own(body) => self.say(&body),
+                flow_history::Told::Below(run) => self.events.extend(events_from_fold(run)),
+            }
+        }
+    }
+
+    /// What the model said, and what its calls did.
+    fn messages(&mut self, state: &RunState) {
         self.say(if state.base > 0 { &FrameBody::Continued } else { &FrameBody::RunStarted });
         for message in state.own_messages() {
             match message.role {
@@ -72,6 +88,7 @@ impl Told<'_> {
                 Role::Assistant => {
                     self.say(&FrameBody::ModelRequestStarted);
                     self.at = message.created_at;
+                    self.text(message.content.as_ref());
                     let metrics = message.metrics.clone().unwrap_or_default();
                     self.say(&FrameBody::ModelRequestCompleted { metrics });
                     message.tool_calls.iter().for_each(|call| self.call(state, &call.id, false));
@@ -87,10 +104,22 @@ impl Told<'_> {
         if cut_off && state.status != RunStatus::Paused {
             self.say(&FrameBody::ModelRequestStarted);
         }
+    }
+
+    /// How it stands; `asks` is what the runs under it wait for.
+    fn last(&mut self, state: &RunState, asks: &[MemberAsk]) {
         self.at = state.updated_ms / 1000;
         for mut body in last_event(state, asks).iter().flat_map(|last| frames_of(last, state).1) {
             with_children(&mut body, self.children);
             self.say(&body);
+        }
+    }
+
+    /// What a step's model said, in one piece: clients find it among the events of a workflow.
+    fn text(&mut self, text: Option<&String>) {
+        let step = self.meta.parent.as_ref().is_some_and(|parent| parent.step.is_some());
+        if let Some(text) = text.filter(|text| step && !text.is_empty()) {
+            self.say(&FrameBody::Content { text: Some(text.clone()), reasoning: None, provider_data: None });
         }
     }
 
@@ -147,6 +176,7 @@ fn last_event(state: &RunState, asks: &[MemberAsk]) -> Option<RunEvent> {
             frame,
             at_ms,
             members: Some(asks.to_vec()).filter(|asks| !asks.is_empty()).into(),
+            steps: state.flow.iter().flat_map(|flow| flow.open()).map(|(asked, _)| asked.clone()).collect(),
         }),
         RunStatus::Pending | RunStatus::Running => return None,
     })

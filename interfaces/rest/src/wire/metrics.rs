@@ -2,7 +2,7 @@
 
 use daybook_domain::message::CallMetrics;
 use daybook_domain::session::SessionTotals;
-use daybook_domain::usage::Usage;
+use daybook_domain::usage::{Spent, Usage};
 use serde_json::{Value, json};
 
 use super::members::Members;
@@ -41,6 +41,16 @@ pub(crate) fn of_run(
         .maybe("time_to_first_token", time_to_first_token)
         .maybe("duration", duration)
         .maybe("details", details)
+        .done()
+}
+
+/// What runs under another one cost it, `time_to_first_token` and `duration` in seconds.
+pub(crate) fn of_spent(spent: &Spent, time_to_first_token: Option<f64>, duration: f64) -> Value {
+    let each: Vec<Value> = spent.0.iter().map(|((model, provider), usage)| detail(model, provider, usage)).collect();
+    tokens(Members::default(), &spent.total())
+        .maybe("time_to_first_token", time_to_first_token)
+        .with("duration", duration)
+        .with("details", json!({ "model": each }))
         .done()
 }
 

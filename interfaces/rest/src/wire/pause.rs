@@ -15,12 +15,14 @@ pub(crate) fn in_event(
     tools: &[ToolRecord],
     members: &[MemberAsk],
 ) -> Vec<Value> {
-    let of_member = |ask: &MemberAsk| {
-        let tool = ToolRecord { asked: Some(ask.requirement.clone()), ..ask.tool.clone() };
-        of_member(&ask.run_id, &ask.component.id, &ask.name, &tool, Told::InEvent)
-    };
     let own = tool::requirements(run, requirements, tools, Told::InEvent);
-    own.into_iter().chain(members.iter().map(of_member)).collect()
+    own.into_iter().chain(members.iter().map(of_ask)).collect()
+}
+
+/// What a run under the paused one asks, in an event.
+pub(crate) fn of_ask(ask: &MemberAsk) -> Value {
+    let tool = ToolRecord { asked: Some(ask.requirement.clone()), ..ask.tool.clone() };
+    of_member(&ask.run_id, &ask.component.id, &ask.name, &tool, Told::InEvent)
 }
 
 /// What a run and those under it asked of people.
@@ -32,7 +34,8 @@ pub(crate) fn in_run(detail: &RunDetail) -> Vec<Value> {
     asked
 }
 
-fn add_members(member: &RunDetail, asked: &mut Vec<Value>) {
+/// Adds what a run under another asked, and those under it.
+pub(crate) fn add_members(member: &RunDetail, asked: &mut Vec<Value>) {
     let (state, config) = (&member.state, &member.config);
     if let Some(accepted) = &state.accepted {
         let tools = state.requirements.iter().filter_map(|needed| state.tool(&needed.call_id));

@@ -7,6 +7,7 @@ use poem_openapi::Object;
 use poem_openapi::types::{ToJSON, Type};
 use serde_json::Value;
 
+use super::history::events_from_fold;
 use super::pause;
 use super::run_parts::RunParts;
 use super::workflow_output::WorkflowRunOutput;
@@ -113,13 +114,22 @@ impl RunShape for TeamRunOutput {
 
 /// A run of any kind, as part of the run it is under, whose stream has its events.
 pub(crate) fn run_shown(detail: &RunDetail) -> Value {
-    fn shown<T: RunShape>(detail: &RunDetail) -> Option<Value> {
-        T::answering(detail).with_events(Vec::new()).to_json()
+    run_with_events(detail, Vec::new())
+}
+
+/// A run that carried a step out, as part of the workflow's run; with its events where that was streamed.
+pub(crate) fn step_run_shown(detail: &RunDetail, streamed: bool) -> Value {
+    run_with_events(detail, if streamed { events_from_fold(detail) } else { Vec::new() })
+}
+
+fn run_with_events(detail: &RunDetail, events: Vec<Value>) -> Value {
+    fn shown<T: RunShape>(detail: &RunDetail, events: Vec<Value>) -> Option<Value> {
+        T::answering(detail).with_events(events).to_json()
     }
     let shown = match detail.config.component().kind {
-        ComponentKind::Agent => shown::<RunOutput>(detail),
-        ComponentKind::Team => shown::<TeamRunOutput>(detail),
-        ComponentKind::Workflow => shown::<WorkflowRunOutput>(detail),
+        ComponentKind::Agent => shown::<RunOutput>(detail, events),
+        ComponentKind::Team => shown::<TeamRunOutput>(detail, events),
+        ComponentKind::Workflow => shown::<WorkflowRunOutput>(detail, events),
     };
     shown.unwrap_or_default()
 }

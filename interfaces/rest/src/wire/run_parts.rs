@@ -7,7 +7,7 @@ use daybook_domain::output::OutputSchema;
 use daybook_domain::run::{RunStage, RunState, RunStatus};
 use daybook_engine::{RunDetail, RunMeta, output_schema};
 use poem_openapi::Object;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::members::Members;
 use super::tool::Told;
@@ -100,7 +100,7 @@ impl RunParts {
             model_provider: meta.provider,
             created_at: accepted.at_ms / 1000,
             status: state.status.as_str().to_owned(),
-            metadata: accepted.metadata.get().cloned().flatten().map(Value::Object),
+            metadata: accepted.metadata.get().cloned().flatten().or(step.map(|_| Map::new())).map(Value::Object),
             input: input(state),
             last_checkpoint_at_message_index: forked.filter(|from| from.regenerated).map(|from| from.message_index),
             forked_from_run_id: forked.map(|from| from.run_id.to_string()),

@@ -15,7 +15,7 @@ use poem_openapi::types::Type;
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval_at};
 
-use super::events::sse;
+use super::events::{one_line, sse};
 use super::run_event::RunEvent;
 use super::spaced::spaced;
 use crate::state::OnLeave;
@@ -55,7 +55,14 @@ impl Events {
     }
 
     /// A run from its first frame. `queued` is whether it waits for its session.
-    pub fn of_run(watch: Watch, leave: Option<OnLeave>, only_content: bool, queued: bool) -> Self {
+    /// `last` gives what follows the last frame, if anything.
+    pub fn of_run(
+        watch: Watch,
+        leave: Option<OnLeave>,
+        only_content: bool,
+        queued: bool,
+        last: impl Future<Output = Option<Bytes>> + Send + 'static,
+    ) -> Self {
         let root = watch.meta.run_id.clone();
         let frames = items(watch, leave).filter_map(move |item| {
             std::future::ready(match item {
@@ -66,7 +73,8 @@ impl Events {
             })
         });
         let head = futures::stream::iter(queued.then(heartbeat));
-        Self::new(head.chain(with_heartbeats(frames, HEARTBEAT)))
+        let last = futures::stream::once(last).filter_map(std::future::ready);
+        Self::new(head.chain(with_heartbeats(frames.chain(last), HEARTBEAT)))
     }
 
     /// A run after the frame a client saw last.
@@ -111,6 +119,8 @@ fn is_content(frame: &Frame, root: &RunId) -> bool {
     match &frame.body {
         FrameBody::Content { .. } => frame.run.run_id == *root || step,
         FrameBody::Error { .. } => frame.run.run_id == *root,
+        // Its steps may be functions, which say nothing by pieces.
+        FrameBody::Completed(_) => frame.run.run_id == *root && frame.run.component.kind == ComponentKind::Workflow,
         _ => false,
     }
 }
@@ -147,6 +157,11 @@ pub(crate) struct Counts {
     pub total: u64,
     /// The index of the last one seen.
     pub after: Option<u64>,
+}
+
+/// The whole run, as clients find it after the events of a workflow that paused. It has no index: it is no event.
+pub(crate) fn whole_run(output: &Value) -> Bytes {
+    Bytes::from(format!("event: WorkflowRunOutput\ndata: {}\n\n", one_line(output.to_string())))
 }
 
 /// What a returning client is told about what follows.

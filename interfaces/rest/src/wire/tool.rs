@@ -111,16 +111,24 @@ fn input_schema(tool: &ToolRecord) -> Option<Vec<Value>> {
     let (model, filled) = (tool.call.parsed().unwrap_or_default(), tool.filled.clone().unwrap_or_default());
     let field = |field: &InputField| {
         let value = filled.get(&field.name).or_else(|| model.get(&field.name).filter(|_| !field.asked));
-        let shown = Members::default()
-            .with("name", field.name.as_str())
-            .with("field_type", field.kinds().map(python_type).collect::<Vec<_>>().join(" | "))
-            .with("description", field.description.clone().map_or(Value::Null, Value::from))
-            .with("value", value.cloned().unwrap_or_default());
-        // What may be chosen, and what may be left out, where it differs from what clients expect.
-        let shown = if field.choices.is_empty() { shown } else { shown.with("allowed_values", field.choices.clone()) };
-        if field.asked && !field.required { shown.with("required", false).done() } else { shown.done() }
+        let mut shown = input_field(field, value);
+        // What may be left out, which differs from what clients expect.
+        if field.asked && !field.required {
+            shown["required"] = false.into();
+        }
+        shown
     };
     Some(asked.fields.iter().map(field).collect())
+}
+
+/// A value that a person fills in.
+pub(crate) fn input_field(field: &InputField, value: Option<&Value>) -> Value {
+    let shown = Members::default()
+        .with("name", field.name.as_str())
+        .with("field_type", field.kinds().map(python_type).collect::<Vec<_>>().join(" | "))
+        .with("description", field.description.clone().map_or(Value::Null, Value::from))
+        .with("value", value.cloned().unwrap_or_default());
+    shown.list("allowed_values", field.choices.clone()).done()
 }
 
 /// The types' names as clients know them.

@@ -4,8 +4,11 @@ use daybook_engine::RunDetail;
 use poem_openapi::Object;
 use serde_json::Value;
 
-use super::run_parts::{content, is_going_on, stage_name};
+use super::history::{events_from_fold, shows_events};
+use super::run_output::step_run_shown;
+use super::run_parts::{is_going_on, stage_name};
 use super::time::iso_seconds;
+use super::workflow_output::{Waits, cost, requirements, results, said};
 
 /// A run of a workflow.
 #[derive(Debug, Default, Object)]
@@ -38,8 +41,8 @@ pub(crate) struct WorkflowRunSchema {
     pub pause_kind: Option<String>,
     /// The step it paused at.
     pub paused_step_name: Option<String>,
-    /// Its number.
-    pub paused_step_index: Option<i64>,
+    /// Where it stands: a number, or a list of numbers in a block.
+    pub paused_step_index: Option<Value>,
     /// Tokens and seconds.
     pub metrics: Option<Value>,
     /// ISO 8601.
@@ -72,18 +75,28 @@ impl WorkflowRunSchema {
         let (state, config) = (&detail.state, &detail.config);
         let accepted = state.accepted.as_ref()?;
         let going_on = is_going_on(state);
-        let (content, content_type) = content(state, config);
+        let ((content, content_type), waits) = (said(detail), Waits::of(state));
         let none = || Some(Vec::new());
+        let some = |items: Vec<Value>| Some(items).filter(|items| !items.is_empty());
         Some(Self {
             run_id: accepted.run_id.to_string(),
             run_input: state.messages.first().and_then(|first| first.content.clone()),
-            events: none(),
+            events: Some(if shows_events(state) { events_from_fold(detail) } else { Vec::new() }),
             workflow_id: Some(config.id().to_string()),
             user_id: accepted.user_id.as_ref().map(ToString::to_string),
             content,
             content_type: Some(content_type),
             status: Some(state.status.as_str().to_owned()),
             cancellation_stage: state.cancel_stage.map(|stage| stage_name(stage).to_owned()),
+            step_results: some(results(state)),
+            step_executor_runs: some(
+                detail.children.iter().map(|child| step_run_shown(child, shows_events(state))).collect(),
+            ),
+            step_requirements: some(requirements(detail)),
+            pause_kind: waits.as_ref().map(|waits| waits.kind.to_owned()),
+            paused_step_name: waits.as_ref().map(|waits| waits.name.clone()),
+            paused_step_index: waits.map(|waits| waits.index),
+            metrics: Some(cost(&state.flow.as_ref().map(|flow| flow.results()).unwrap_or_default(), state.duration)),
             created_at: Some(iso_seconds(accepted.at_ms / 1000)),
             reasoning_content: Some(if going_on { String::new() } else { state.reasoning() }),
             reasoning_steps: none(),

@@ -3,16 +3,19 @@
 use daybook_domain::component::ComponentKind;
 use daybook_domain::message::CallMetrics;
 use daybook_domain::output::OutputSchema;
-use daybook_engine::FrameBody;
+use daybook_engine::{FrameBody, RunEnd};
 use serde::ser::SerializeMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::tool::Told;
 use super::super::{metrics, pause, run_shown, tool};
-use super::{Event, maybe, tasks};
+use super::{Event, maybe, tasks, workflow};
 
 impl Event<'_> {
     pub(super) fn body<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        if self.run.component.kind == ComponentKind::Workflow {
+            return workflow::body(map, self);
+        }
         match self.body {
             FrameBody::RunStarted | FrameBody::ModelRequestStarted => self.model(map),
             FrameBody::Restarted { epoch } => map.serialize_entry("epoch", epoch),
@@ -46,6 +49,19 @@ impl Event<'_> {
                 map.serialize_entry("tool", &tool::execution(tool, Told::InEvent))
             }
             FrameBody::ContentCompleted | FrameBody::Continued => Ok(()),
+            // These are of workflows.
+            FrameBody::StepStarted { .. }
+            | FrameBody::StepProgress { .. }
+            | FrameBody::StepOutput { .. }
+            | FrameBody::StepCompleted { .. }
+            | FrameBody::StepError { .. }
+            | FrameBody::StepPaused(_)
+            | FrameBody::StepContinued { .. }
+            | FrameBody::BlockStarted { .. }
+            | FrameBody::IterationStarted { .. }
+            | FrameBody::IterationCompleted { .. }
+            | FrameBody::BlockCompleted { .. }
+            | FrameBody::FlowPaused { .. } => Ok(()),
             FrameBody::Completed(_) => self.completed(map),
             FrameBody::Paused { requirements, members, tools, content } => {
                 let words = || pause::words_in_event(self.run.component.kind, requirements, tools, members);
@@ -98,7 +114,7 @@ impl Event<'_> {
         }
         maybe(map, "reasoning_content", end.reasoning.as_ref())?;
         maybe(map, "model_provider_data", end.provider_data.as_ref())?;
-        maybe(map, "metadata", end.metadata.as_ref())?;
+        maybe(map, "metadata", self.metadata(end))?;
         map.serialize_entry("session_state", &end.session_state)?;
         let (model, provider) = (&self.run.model, &self.run.provider);
         let cost = metrics::of_run(&end.usage, end.time_to_first_token, Some(end.duration), model, provider);
@@ -107,6 +123,12 @@ impl Event<'_> {
             return Ok(());
         }
         map.serialize_entry("member_responses", &end.children.iter().map(run_shown).collect::<Vec<_>>())
+    }
+
+    /// What the caller keeps with the run; of a step's run at least nothing.
+    fn metadata(&self, end: &RunEnd) -> Option<Map<String, Value>> {
+        let step = self.run.parent.as_ref().is_some_and(|parent| parent.step.is_some());
+        end.metadata.clone().or(step.then(Map::new))
     }
 
     /// The object in `text`, and what its shape is called, where the run's answer must have one.

@@ -3,6 +3,7 @@
 mod body;
 mod names;
 mod tasks;
+mod workflow;
 
 use bytes::Bytes;
 use daybook_domain::component::ComponentKind;
@@ -97,7 +98,7 @@ pub(crate) fn sse(frame: &Frame) -> Bytes {
 }
 
 /// Escapes what JSON takes for letters and some clients for the end of a line.
-fn one_line(json: String) -> String {
+pub(crate) fn one_line(json: String) -> String {
     const BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
     if !json.contains(BREAKS) {
         return json;
