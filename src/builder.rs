@@ -77,16 +77,20 @@ impl Default for Parts {
 #[derive(Default)]
 pub(crate) struct Defined {
     agents: Vec<AgentDefinition>,
+    teams: Vec<TeamDefinition>,
+    workflows: Vec<WorkflowDefinition>,
     models: Models,
     sources: Vec<SourceDefinition>,
 }
 
 impl Defined {
-    /// Adds a file's models, sources of tools, and agents.
+    /// Adds a file's models, sources of tools, agents, teams and workflows.
     pub(crate) fn add(&mut self, definitions: Definitions) -> Result<(), Error> {
         self.models.extend(definitions.build_models()?);
         self.sources.extend(definitions.sources);
         self.agents.extend(definitions.agents);
+        self.teams.extend(definitions.teams);
+        self.workflows.extend(definitions.workflows);
         Ok(())
     }
 }
@@ -113,9 +117,11 @@ impl Parts {
             let (config, tools) = agent.resolve(&models, toolbox)?;
             registry.add_agent(config, tools, Listing::Public)?;
         }
-        team::register(self.teams.clone(), &mut registry, &models, toolbox)?;
+        let teams = [self.teams.as_slice(), &defined.teams].concat();
+        team::register(teams, &mut registry, &models, toolbox)?;
         self.functions.iter().cloned().for_each(|functions| registry.add_functions(functions));
-        workflow::register(self.workflows.clone(), &mut registry, &models, toolbox)?;
+        let workflows = [self.workflows.as_slice(), &defined.workflows].concat();
+        workflow::register(workflows, &mut registry, &models, toolbox)?;
         Ok(registry)
     }
 }
@@ -256,7 +262,7 @@ impl Builder {
         self
     }
 
-    /// The models and agents of a definitions file. Its server settings are a layer of [`Builder::settings`].
+    /// The models, agents, teams and workflows of a definitions file. Its server settings are a layer of [`Builder::settings`].
     ///
     /// # Errors
     /// [`Error::Model`] when a model cannot be set up.
@@ -339,10 +345,12 @@ impl Builder {
 mod tests {
     use daybook_domain::component::{ComponentKind, TeamMode};
     use daybook_domain::tool::Effect;
+    use daybook_domain::workflow::{Expression, StepKind};
     use daybook_models::DemoModel;
     use daybook_tools::{FunctionTool, ToolContext};
 
     use super::*;
+    use crate::workflow::StepDefinition;
 
     #[derive(serde::Deserialize, schemars::JsonSchema)]
     struct Nothing {}
@@ -402,6 +410,46 @@ mod tests {
         assert!(told(builder().team(twice)).contains("two members"));
         let none = team("t").own_member(AgentDefinition::new("a")).max_parallel(0);
         assert!(told(builder().team(none)).contains("max_parallel"));
+    }
+
+    #[test]
+    fn workflows_are_put_together_in_any_order() {
+        let cel = |text: &str| Expression::Cel(text.to_owned());
+        let outer = WorkflowDefinition::new("outer")
+            .step(StepDefinition::workflow("sub", "inner"))
+            .step(StepDefinition::own_agent("own", AgentDefinition::new("scribe")).input(cel("outputs.sub")));
+        let sum = StepDefinition::tool("sum", "calculator", [("expression".to_owned(), cel("input"))]);
+        let inner = WorkflowDefinition::new("inner").step(sum).step(StepDefinition::team("ask", "t"));
+        let crew = team("t").own_member(AgentDefinition::new("a"));
+        let registry = registry(&builder().workflow(outer).workflow(inner).team(crew)).unwrap();
+        let known: Vec<_> = registry.listed(ComponentKind::Workflow).collect();
+        let steps = |at: usize| &known[at].config.workflow().unwrap().steps;
+        assert_eq!((known[0].config.id().as_str(), known[1].config.id().as_str()), ("inner", "outer"));
+        let StepKind::Component(sub) = &steps(1)[0].kind else { panic!("{:?}", steps(1)) };
+        assert_eq!((&sub.config_hash, sub.component_name.as_str()), (&known[0].hash, "inner"));
+        assert!(known[0].tools.contains_key("calculator"));
+        assert_eq!(known[1].config.children().len(), 2);
+        assert_eq!(registry.listed(ComponentKind::Agent).count(), 0, "own agents are nobody else's");
+    }
+
+    #[test]
+    fn wrong_workflows_are_told_by_id_and_fault() {
+        let told =
+            |step: StepDefinition| fault(&builder().workflow(WorkflowDefinition::new("w").step(step))).to_string();
+        let none = fault(&builder().workflow(WorkflowDefinition::new("w"))).to_string();
+        assert!(none.contains("the workflow has no steps"), "{none}");
+        assert_eq!(told(StepDefinition::agent("s", "x")), "workflow \"w\": step \"s\": there is no agent \"x\"");
+        assert!(told(StepDefinition::tool("s", "x", [])).contains("there is no tool \"x\""));
+        assert!(told(StepDefinition::workflow("s", "w")).contains("it would run itself, by way of w"));
+        let cel = |text: &str| Expression::Cel(text.to_owned());
+        let own = || StepDefinition::own_agent("a", AgentDefinition::new("a"));
+        assert!(told(own().input(cel("1 +"))).contains("a: `input`: "));
+        assert!(told(own().input(cel("outputs.b"))).contains("no step \"b\" to look at"));
+        assert!(told(StepDefinition::group("g", [own(), own()])).contains("called \"a\""));
+        assert!(told(StepDefinition::group("g", [])).contains("g: the group has no `steps`"));
+        assert!(told(StepDefinition::repeat("l", None, 0, [own()])).contains("`max_iterations` must be from 1"));
+        assert!(told(StepDefinition::parallel("p", [own()]).limit(0)).contains("`limit` must be at least 1"));
+        assert!(told(own().timeout_seconds(0)).contains("timeout_seconds"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::reload::{Source, definitions};
 use crate::server::{Daybook, Running, Signals, is_open_to_others};
-use crate::{demo, doctor, init, logging, sources};
+use crate::{demo, doctor, graph, init, logging, sources};
 
 /// Shown below the options: what people want to do first.
 const EXAMPLES: &str = "\
@@ -22,6 +22,7 @@ Examples:
   daybook demo                              try it: built-in agents, its own database, no key needed
   daybook init                              write a daybook.yaml to begin with
   daybook check                             what is wrong in daybook.yaml, and what it would serve
+  daybook graph my-team                     what a component is made of, as a Mermaid flowchart
   daybook doctor                            what is set up, what is wrong, how to mend it
   daybook serve                             serve the agents of daybook.yaml on http://127.0.0.1:8000
   daybook serve --port 9000 --config my.yaml
@@ -80,6 +81,14 @@ enum Verb {
         file: Option<PathBuf>,
         /// The same, as other commands have it
         #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        config: Option<PathBuf>,
+    },
+    /// Print what a component of daybook.yaml is made of, as a Mermaid flowchart.
+    Graph {
+        /// Its id, or agent:ID, team:ID, workflow:ID where several have it [default: all, and who uses whom]
+        component: Option<String>,
+        /// The definitions [default: daybook.yaml, or DAYBOOK_CONFIG]
+        #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// Tell what is set up, what is wrong and how to mend it. Changes and starts nothing.
@@ -164,6 +173,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Verb::Migrate(options) => Box::pin(migrate(options)).await,
         Verb::Init { file, force } => say(&init::write(&file, force)?),
         Verb::Check { file, config } => check(file.or(config)).await,
+        Verb::Graph { component, config } => print_graph(config, component.as_deref()),
         Verb::Doctor { options, json } => Box::pin(doctor(options, json)).await,
         Verb::Schema => say(&format!("{:#}\n", crate::schema())),
     }
@@ -177,6 +187,11 @@ async fn check(file: Option<PathBuf>) -> Result<(), Error> {
     }
     sources::check_local(&definitions.sources, &built_in_tools()).await?;
     say(&init::summary(&path, &definitions, &settings)?)
+}
+
+fn print_graph(file: Option<PathBuf>, component: Option<&str>) -> Result<(), Error> {
+    let (_, definitions) = definitions(named(file).as_ref())?.ok_or(ConfigError::NoFile)?;
+    say(&graph::mermaid(&definitions, component).map_err(Error::Graph)?)
 }
 
 async fn doctor(options: ServeOptions, json: bool) -> Result<(), Error> {

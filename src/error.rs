@@ -47,6 +47,9 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// There is no such component to be drawn.
+    #[error("{0}")]
+    Graph(String),
     /// Tools do not fit together.
     #[error("{0}")]
     Tools(String),
@@ -150,6 +153,9 @@ impl Error {
             Self::Config(_)
             | Self::Definitions(_)
             | Self::Agent { .. }
+            | Self::Team { .. }
+            | Self::Workflow { .. }
+            | Self::Graph(_)
             | Self::Tools(_)
             | Self::Registry(_)
             | Self::Routes(_)

@@ -8,6 +8,7 @@ use crate::config::{ConfigError, Settings};
 use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::models::{DEFAULT_MODEL, default_model};
+use crate::team::MemberDefinition;
 
 /// The file that `daybook init` writes.
 pub(crate) const FILE: &str = include_str!("definitions/init.yaml");
@@ -65,6 +66,20 @@ pub(crate) fn summary(path: &Path, definitions: &Definitions, settings: &Setting
         let model = agent.model.as_deref().or_else(|| models.keys().next().map(String::as_str)).unwrap_or_default();
         let tools = if agent.tools.is_empty() { "no tools".to_owned() } else { agent.tools.join(", ") };
         text += &format!("  {}: model {model}, {tools}\n", agent.id);
+    }
+    if !definitions.teams.is_empty() {
+        text += "Teams:\n";
+    }
+    for team in &definitions.teams {
+        let members: Vec<&str> = team.members.iter().map(MemberDefinition::id).collect();
+        text += &format!("  {}: {}, {}\n", team.id(), team.mode.as_str(), members.join(", "));
+    }
+    if !definitions.workflows.is_empty() {
+        text += "Workflows:\n";
+    }
+    for workflow in &definitions.workflows {
+        let steps: Vec<&str> = workflow.steps.iter().map(|step| step.name.as_str()).collect();
+        text += &format!("  {}: {}\n", workflow.id, steps.join(", "));
     }
     let database = match &settings.database_url {
         Some(_) => "the PostgreSQL of database_url".to_owned(),

@@ -41,6 +41,14 @@ struct EmbeddingPage;
 #[doc = include_str!("../docs/approvals.md")]
 struct ApprovalsPage;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/teams.md")]
+struct TeamsPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/workflows.md")]
+struct WorkflowsPage;
+
 mod agent;
 mod attachment;
 mod builder;
@@ -52,6 +60,7 @@ mod definitions;
 mod demo;
 mod doctor;
 mod error;
+mod graph;
 mod handle;
 mod hooks;
 mod host;

@@ -14,9 +14,9 @@ use crate::sources::Toolbox;
 /// A team: a leader, which is an agent, and members it hands work to. The team has the leader's id and name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TeamDefinition {
-    leader: AgentDefinition,
-    mode: TeamMode,
-    members: Vec<MemberDefinition>,
+    pub(crate) leader: AgentDefinition,
+    pub(crate) mode: TeamMode,
+    pub(crate) members: Vec<MemberDefinition>,
     max_parallel: Option<u32>,
     member_history_runs: u32,
     share_interactions: bool,
@@ -25,11 +25,21 @@ pub struct TeamDefinition {
 
 /// A member of a team.
 #[derive(Debug, Clone, PartialEq)]
-enum MemberDefinition {
+pub(crate) enum MemberDefinition {
     /// An agent or a team of the server, by id.
     Known(String),
     /// An agent of this team alone.
     Own(Box<AgentDefinition>),
+}
+
+impl MemberDefinition {
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Known(id) => id,
+            Self::Own(agent) => &agent.id,
+        }
+    }
 }
 
 impl TeamDefinition {
@@ -90,7 +100,8 @@ impl TeamDefinition {
         Self { on_member_error: then, ..self }
     }
 
-    fn id(&self) -> &str {
+    /// Its id, which is its leader's.
+    pub(crate) fn id(&self) -> &str {
         &self.leader.id
     }
 

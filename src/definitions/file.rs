@@ -1,25 +1,25 @@
 //! The file's shape, and the checks that need more than one place of it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU32;
 
 use daybook_tools::ToolSet;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
+use super::agent::{Agent, Known, take_id};
 use super::model::Model;
-use super::place::{Location, Spanned};
+use super::place::Spanned;
+use super::step::Components;
+use super::team::Team;
 use super::tools::Source;
-use super::{Definitions, Mistake, Places, server};
-use crate::agent::{
-    AgentDefinition, check_compaction, check_id, check_line, check_numbers, check_output, check_text, check_values,
-    pick_model, unknown_tool,
-};
+use super::workflow::Workflow;
+use super::{Definitions, Mistake, Places, circle, server};
 use crate::config::Layer;
 use crate::models::DEFAULT_MODEL;
+use crate::team::TeamDefinition;
+use crate::workflow::WorkflowDefinition;
 
-/// What a Daybook serves: models, agents, and the server's settings.
+/// What a Daybook serves: models, tools, agents, teams, workflows, and the server's settings.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
@@ -31,6 +31,10 @@ pub(super) struct File {
     tools: BTreeMap<String, Spanned<Source>>,
     /// The agents.
     agents: Vec<Agent>,
+    /// The teams: leaders, and members they hand work to.
+    teams: Vec<Team>,
+    /// The workflows.
+    workflows: Vec<Workflow>,
 }
 
 /// The names that the file may use, also of what is not here because of a mistake.
@@ -41,91 +45,12 @@ pub(super) struct Names<'a> {
     pub tools: &'a ToolSet,
     /// The sources' of tools.
     pub sources: Vec<String>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Agent {
-    /// Its id, also in addresses: letters, digits, - _ and dots.
-    id: Spanned<String>,
-    /// Its name for people; the id unless said.
-    #[serde(default)]
-    name: Option<Spanned<String>>,
-    /// What it is, for people and the model.
-    #[serde(default)]
-    description: Option<Spanned<String>>,
-    /// What it does in a team.
-    #[serde(default)]
-    role: Option<Spanned<String>>,
-    /// What the model is told to do: one text or a list.
-    #[serde(default)]
-    instructions: Option<Spanned<Lines>>,
-    /// The name of its model; may be left out where there is one only.
-    #[serde(default)]
-    model: Option<Spanned<String>>,
-    /// The tools it may use, by name: a built-in one, all of a source by its name, or one of them as `source.tool`.
-    #[serde(default)]
-    tools: Vec<Spanned<String>>,
-    /// How many earlier runs of the session the model sees; 0 unless said.
-    #[serde(default)]
-    history_runs: u32,
-    /// How the runs before those are kept: as a summary. Not at all unless said.
-    #[serde(default)]
-    compaction: Option<Spanned<Compaction>>,
-    /// What a new session's state starts with.
-    #[serde(default)]
-    session_state: Option<Spanned<Map<String, Value>>>,
-    /// The most model calls of one run; 25 unless said.
-    #[serde(default)]
-    max_iterations: Option<NonZeroU32>,
-    /// The sampling temperature; the provider's unless said.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 2.0))]
-    temperature: Option<Spanned<f64>>,
-    /// The most tokens of one answer; the provider's limit unless said.
-    #[serde(default)]
-    max_tokens: Option<u64>,
-    /// The shape of its answers: the JSON Schema of an object.
-    #[serde(default)]
-    output_schema: Option<Spanned<Map<String, Value>>>,
-    /// How often the model is told that its answer misses its shape, and asked again; 2 unless said.
-    #[serde(default)]
-    output_repairs: Option<u32>,
-    /// Shown with the agent and kept with its runs.
-    #[serde(default)]
-    metadata: Option<Spanned<Map<String, Value>>>,
-}
-
-/// When what was said early in a session is summarised: when somebody asks for it over the API, and...
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Compaction {
-    /// By itself once the runs without a summary have more estimated tokens than this; only when asked unless said.
-    #[serde(default)]
-    #[schemars(range(min = 1000))]
-    after_tokens: Option<u64>,
-}
-
-impl Compaction {
-    fn setting(&self) -> daybook_domain::component::Compaction {
-        daybook_domain::component::Compaction { after_tokens: self.after_tokens }
-    }
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a text, or a list of texts")]
-enum Lines {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Lines {
-    fn all(&self) -> &[String] {
-        match self {
-            Self::One(line) => std::slice::from_ref(line),
-            Self::Many(lines) => lines,
-        }
-    }
+    /// The agents' ids.
+    pub agents: Vec<String>,
+    /// The teams'.
+    pub teams: Vec<String>,
+    /// The workflows'.
+    pub workflows: Vec<String>,
 }
 
 impl File {
@@ -137,7 +62,7 @@ impl File {
         environment: &HashMap<String, String>,
         mistakes: &mut Vec<Mistake>,
     ) -> Definitions {
-        let Names { models: mut names, tools: built_in, sources: known } = names;
+        let Names { models: mut names, tools: built_in, sources: known, agents: ids, teams, workflows } = names;
         mistakes.extend(server::check(&self.server, &places));
         let mut models = Vec::new();
         if names.is_empty() {
@@ -157,99 +82,55 @@ impl File {
             }
         }
         let tools: Vec<String> = built_in.keys().cloned().chain(known).collect();
+        let known = Known { models: &names, tools: &tools };
         let mut seen: HashMap<String, u64> = HashMap::new();
         let mut agents = Vec::new();
         for agent in self.agents {
-            agent.check(&names, &tools, &mut seen, mistakes);
+            take_id("agent", &agent.id, &mut seen, mistakes);
+            agent.check("agent", known, mistakes);
             agents.push(agent.into_definition());
         }
-        Definitions { server: self.server, models, sources, agents, places }
+        let teams_here = check_teams(self.teams, known, &ids, &teams, mistakes);
+        let components = Components { agents: &ids, teams: &teams, workflows: &workflows };
+        let workflows = check_workflows(self.workflows, known, components, mistakes);
+        Definitions { server: self.server, models, sources, agents, teams: teams_here, workflows, places }
     }
 }
 
-impl Agent {
-    fn check(&self, models: &[String], tools: &[String], seen: &mut HashMap<String, u64>, out: &mut Vec<Mistake>) {
-        let id = &self.id.value;
-        let place = self.id.referenced;
-        if let Err(fault) = check_id(id) {
-            out.push(Mistake::at(place, fault));
-        }
-        if let Some(line) = seen.insert(id.clone(), place.line()) {
-            out.push(Mistake::at(place, format!("the agent {id:?} is defined already, on line {line}")));
-        }
-        let named = self.model.as_ref();
-        if let Err(fault) = pick_model(named.map(|model| model.value.as_str()), models.iter()) {
-            out.push(Mistake::at(named.map_or(place, |model| model.referenced), format!("agent {id:?}: {fault}")));
-        }
-        for (at, tool) in self.tools.iter().enumerate() {
-            // Which tools a source has is known when it is asked.
-            let source = tool.value.split_once('.').map_or(tool.value.as_str(), |(source, _)| source);
-            if !tools.iter().any(|known| *known == tool.value || known == source) {
-                let fault = unknown_tool(&tool.value, tools.iter());
-                out.push(Mistake::at(tool.referenced, format!("agent {id:?}: {fault}")));
-            } else if self.tools[..at].iter().any(|other| other.value == tool.value) {
-                let fault = format!("agent {id:?}: the tool {:?} is named twice", tool.value);
-                out.push(Mistake::at(tool.referenced, fault));
-            }
-        }
-        self.check_texts(out);
-        if let Some(temperature) = &self.temperature
-            && let Err(fault) = check_numbers(Some(temperature.value), 1)
-        {
-            out.push(Mistake::at(temperature.referenced, fault));
-        }
-        if let Some(compaction) = &self.compaction
-            && let Err(fault) = check_compaction(Some(compaction.value.setting()), self.history_runs)
-        {
-            out.push(Mistake::at(compaction.referenced, fault));
-        }
+fn check_teams(
+    teams: Vec<Team>,
+    known: Known<'_>,
+    agents: &[String],
+    ids: &[String],
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<TeamDefinition> {
+    let links: Vec<_> = teams.iter().map(|team| (team.id.clone(), team.links(agents, ids))).collect();
+    circle::check("team", &links, mistakes);
+    let mut seen = HashMap::new();
+    let mut checked = Vec::new();
+    for team in teams {
+        take_id("team", &team.id, &mut seen, mistakes);
+        team.check(known, agents, ids, mistakes);
+        let (leader, members) = team.split();
+        leader.check("team", known, mistakes);
+        checked.push(members.led_by(leader));
     }
+    checked
+}
 
-    fn check_texts(&self, out: &mut Vec<Mistake>) {
-        let mut tell = |at: Location, checked: Result<(), String>| {
-            out.extend(checked.err().map(|fault| Mistake::at(at, fault)));
-        };
-        for (what, line) in [("name", &self.name), ("role", &self.role)] {
-            if let Some(line) = line {
-                tell(line.referenced, check_line(what, &line.value));
-            }
-        }
-        if let Some(text) = &self.description {
-            tell(text.referenced, check_text("description", &text.value));
-        }
-        if let Some(lines) = &self.instructions {
-            let checked = lines.value.all().iter().try_for_each(|line| check_text("instructions", line));
-            tell(lines.referenced, checked);
-        }
-        if let Some(schema) = &self.output_schema {
-            tell(schema.referenced, check_output(&Value::Object(schema.value.clone())).map(drop));
-        }
-        for (what, values) in [("session_state", &self.session_state), ("metadata", &self.metadata)] {
-            if let Some(values) = values {
-                tell(values.referenced, check_values(what, &values.value));
-            }
-        }
+fn check_workflows(
+    workflows: Vec<Workflow>,
+    known: Known<'_>,
+    components: Components<'_>,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<WorkflowDefinition> {
+    let links: Vec<_> = workflows.iter().map(|workflow| (workflow.id.clone(), workflow.links())).collect();
+    circle::check("workflow", &links, mistakes);
+    let mut seen = HashMap::new();
+    let mut checked = Vec::new();
+    for workflow in workflows {
+        take_id("workflow", &workflow.id, &mut seen, mistakes);
+        checked.push(workflow.check(known, components, mistakes));
     }
-
-    fn into_definition(self) -> AgentDefinition {
-        let bare = AgentDefinition::new(self.id.value);
-        AgentDefinition {
-            name: self.name.map(|text| text.value),
-            description: self.description.map(|text| text.value),
-            role: self.role.map(|text| text.value),
-            instructions: self.instructions.map_or_else(Vec::new, |lines| lines.value.all().to_vec()),
-            model: self.model.map(|model| model.value),
-            tools: self.tools.into_iter().map(|tool| tool.value).collect(),
-            history_runs: self.history_runs,
-            compaction: self.compaction.map(|compaction| compaction.value.setting()),
-            session_state: self.session_state.map(|values| values.value).unwrap_or_default(),
-            max_iterations: self.max_iterations.map_or(bare.max_iterations, NonZeroU32::get),
-            temperature: self.temperature.map(|temperature| temperature.value),
-            max_tokens: self.max_tokens,
-            output_schema: self.output_schema.map(|schema| Value::Object(schema.value)),
-            output_repairs: self.output_repairs.unwrap_or(bare.output_repairs),
-            metadata: self.metadata.map(|values| values.value).unwrap_or_default(),
-            ..bare
-        }
-    }
+    checked
 }

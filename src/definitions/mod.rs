@@ -1,15 +1,22 @@
-//! `daybook.yaml`: the models, the sources of tools, the agents and the server's settings, read so that every mistake has a line.
+//! `daybook.yaml`: the models, the sources of tools, the agents, teams and workflows, and the server's settings, read so
+//! that every mistake has a line.
 
+mod agent;
+mod circle;
 mod decode;
 mod file;
 mod mistakes;
 mod model;
 mod place;
+mod policy;
 mod schema;
 mod server;
+mod step;
+mod team;
 mod tools;
 mod tree;
 mod variables;
+mod workflow;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -21,6 +28,8 @@ use crate::agent::AgentDefinition;
 use crate::config::Layer;
 use crate::models::ModelDefinition;
 use crate::sources::SourceDefinition;
+use crate::team::TeamDefinition;
+use crate::workflow::WorkflowDefinition;
 use file::{File, Names};
 use tree::{Node, Tree};
 
@@ -39,6 +48,10 @@ pub struct Definitions {
     pub(crate) sources: Vec<SourceDefinition>,
     /// The agents, in the order of the file.
     pub agents: Vec<AgentDefinition>,
+    /// The teams, likewise.
+    pub teams: Vec<TeamDefinition>,
+    /// The workflows, likewise.
+    pub workflows: Vec<WorkflowDefinition>,
     /// Where the server's settings are written.
     pub(crate) places: Places,
 }
@@ -70,7 +83,18 @@ impl Definitions {
             let entries = root.get(part).map(|part| part.entries()).unwrap_or_default();
             entries.iter().map(|entry| entry.key.clone()).collect()
         };
-        let names = Names { models: keys("models"), tools, sources: keys("tools") };
+        let ids = |part: &str| -> Vec<String> {
+            let entries = root.get(part).into_iter().flat_map(|part| part.children());
+            entries.filter_map(|entry| entry.get("id")?.text().map(str::to_owned)).collect()
+        };
+        let names = Names {
+            models: keys("models"),
+            tools,
+            sources: keys("tools"),
+            agents: ids("agents"),
+            teams: ids("teams"),
+            workflows: ids("workflows"),
+        };
         let definitions = file.map(|file| file.check(names, Places::of(path, &root), environment, &mut mistakes));
         match definitions {
             Some(definitions) if mistakes.is_empty() => Ok(definitions),

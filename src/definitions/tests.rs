@@ -12,6 +12,8 @@ use crate::config::Settings;
 
 mod models;
 mod sources;
+mod teams;
+mod workflows;
 
 fn parse(text: &str) -> Result<Definitions, DefinitionsError> {
     let environment = [
@@ -416,11 +418,15 @@ fn yaml_of(page: &str) -> &str {
     page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap()
 }
 
+const TEAMS: &str = include_str!("../../docs/teams.md");
+const WORKFLOWS: &str = include_str!("../../docs/workflows.md");
+
 #[test]
 fn the_examples_are_right() {
     let block = yaml_of(include_str!("../../docs/definitions.md"));
     let tools = yaml_of(include_str!("../../docs/tools.md"));
-    for text in [block, tools, include_str!("../../daybook.example.yaml"), crate::init::FILE] {
+    let (teams, workflows) = (yaml_of(TEAMS), yaml_of(WORKFLOWS));
+    for text in [block, tools, teams, workflows, include_str!("../../daybook.example.yaml"), crate::init::FILE] {
         let definitions = parse(text).unwrap();
         assert!(fits_the_schema(text), "{text}");
         assert!(!definitions.agents.is_empty());
@@ -442,7 +448,16 @@ fn every_setting_is_on_the_page() {
     let of_settings = ["server: {x: 1}", "server: {limits: {x: 1}}", "agents: [{x: 1}]", "models: {a: {x: 1}}"];
     let of_settings = of_settings.into_iter().map(|text| (text, settings));
     let of_sources = of_sources.iter().map(String::as_str).chain(["tools: {t: {x: 1}}"]).map(|text| (text, tools));
-    for (text, page) in of_settings.chain(of_sources) {
+    let of_teams = [("teams: [{x: 1}]", TEAMS)];
+    let of_steps = ["", "confirm: {x: 1}", "review_output: {x: 1}", "retries: {x: 1}", "user_input: {x: 1}"];
+    let of_fields = ["user_input: {fields: [{x: 1}]}", "ask: {x: 1}"];
+    let of_steps: Vec<String> = of_steps
+        .into_iter()
+        .chain(of_fields)
+        .map(|step| format!("workflows: [{{id: w, steps: [{{{}}}]}}]", if step.is_empty() { "x: 1" } else { step }))
+        .collect();
+    let of_workflows = of_steps.iter().map(String::as_str).chain(["workflows: [{x: 1}]"]).map(|text| (text, WORKFLOWS));
+    for (text, page) in of_settings.chain(of_sources).chain(of_teams).chain(of_workflows) {
         let known = parse(text).map(|_| ()).unwrap_err().to_string();
         let known = known.lines().find(|line| line.contains("unknown field")).unwrap();
         let known = known.split("expected one of ").nth(1).unwrap();

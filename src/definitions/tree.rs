@@ -74,6 +74,14 @@ impl Node {
         self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.value)
     }
 
+    /// The text of a scalar.
+    pub fn text(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
     /// The values directly below it.
     pub fn children(&self) -> impl Iterator<Item = &Rc<Self>> {
         let items = match &self.shape {

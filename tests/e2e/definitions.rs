@@ -42,6 +42,28 @@ async fn a_file_is_begun_checked_and_mended() {
 }
 
 #[tokio::test]
+async fn teams_and_workflows_are_checked_and_drawn() {
+    let dir = open_dir();
+    let text = "agents:\n  - id: a\nteams:\n  - id: t\n    members: [a]\nworkflows:\n  - id: w\n    steps:\n      \
+                - {name: s, team: t}\n";
+    std::fs::write(dir.path().join("daybook.yaml"), text).unwrap();
+    let (code, told, _) = run(dir.path(), &["check"]).await;
+    assert!(code == Some(0) && told.contains("t: coordinate, a") && told.contains("w: s"), "{told}");
+    let (code, drawn, _) = run(dir.path(), &["graph", "w"]).await;
+    assert!(code == Some(0) && drawn.starts_with("flowchart TD\n") && drawn.contains("team: t"), "{drawn}");
+    let (code, drawn, _) = run(dir.path(), &["graph"]).await;
+    assert!(code == Some(0) && drawn.contains("workflow: w") && drawn.contains("agent: a"), "{drawn}");
+    let (code, out, told) = run(dir.path(), &["graph", "x"]).await;
+    assert!(code == Some(2) && out.is_empty() && told.contains("agent:a, team:t, workflow:w"), "{told}");
+
+    std::fs::write(dir.path().join("daybook.yaml"), text.replace("team: t", "team: x").replace("[a]", "[a, t]"))
+        .unwrap();
+    let (code, _, told) = run(dir.path(), &["check"]).await;
+    assert_eq!((code, told.lines().count()), (Some(2), 2), "{told}");
+    assert!(told.contains("daybook.yaml:5:18: team") && told.contains("daybook.yaml:9:25: workflow"), "{told}");
+}
+
+#[tokio::test]
 async fn the_schema_is_printed_for_editors() {
     let (code, schema, _) = run(Path::new("/"), &["schema"]).await;
     let schema: Value = serde_json::from_str(&schema).unwrap();
