@@ -96,6 +96,7 @@ fn step_samples() -> Vec<RunEvent> {
             then: Some(AfterError::Retry),
             stop: true,
             spent: Spent(vec![(("m".into(), "P".into()), Usage { input_tokens: 3, ..Usage::default() })]),
+            time_to_first_token: None,
             duration: 0.5,
             frame: 6,
             at_ms: 4,

@@ -255,12 +255,6 @@ impl Copies<'_> {
                     blobs.copy_whole(completed.whole.get().and_then(Option::as_ref)).await?;
                     RunEvent::ToolCallCompleted(completed)
                 }
-                RunEvent::StepEnded(mut ended) => {
-                    if let Personal::Known(Some(media)) = &mut ended.media {
-                        blobs.copy(media).await?;
-                    }
-                    RunEvent::StepEnded(ended)
-                }
                 RunEvent::ToolCallFailed(failed) => {
                     blobs.copy_whole(failed.whole.get().and_then(Option::as_ref)).await?;
                     RunEvent::ToolCallFailed(failed)

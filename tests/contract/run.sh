@@ -69,12 +69,13 @@ check() {
   failed=$((failed + bad))
 }
 
-check "recorded exchanges" "$python" "$here/replay.py" "$base" --model "$model" --groups agent_runs,team_runs,hitl,approvals,cancel,resume,meta,agents,teams,databases \
+check "recorded exchanges" "$python" "$here/replay.py" "$base" --model "$model" --groups agent_runs,team_runs,workflow_runs,hitl,approvals,cancel,resume,meta,agents,teams,workflows,databases \
   --deviations "$here/deviations.txt" --later "$here/later.txt"
-check "the API's document" "$python" "$here/check_openapi.py" "$base" --only health,info,config,databases,agents,approvals,teams
+check "the API's document" "$python" "$here/check_openapi.py" "$base" --only health,info,config,databases,agents,approvals,teams,workflows
 check "the client's configuration" "$python" "$here/client_drive.py" "$base" --only get_config
 check "the client's agents" "$python" "$here/client_drive.py" "$base" --only agent
 check "the client's teams" "$python" "$here/client_drive.py" "$base" --only team --skip create_session_team_workflow
+check "the client's workflows" "$python" "$here/client_drive.py" "$base" --only workflow --skip create_session_team_workflow
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

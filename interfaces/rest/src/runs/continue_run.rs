@@ -14,7 +14,7 @@ use super::step_answers::Answers;
 use crate::errors::ApiError;
 use crate::forms::{Fields, Form};
 use crate::guard::Guard;
-use crate::kind::{self, Agents, Of, Teams, run_not_found};
+use crate::kind::{self, Agents, Of, Teams, Workflows, run_not_found};
 use crate::state::LOG;
 use crate::wire::stream::Events;
 
@@ -108,7 +108,7 @@ pub(crate) fn command(fields: &Fields, component: ComponentRef, run_id: RunId) -
     let answers = match component.kind {
         ComponentKind::Agent => Agents::answers(fields)?,
         ComponentKind::Team => Teams::answers(fields)?,
-        ComponentKind::Workflow => return Err(ApiError::bad("A run of a workflow cannot be continued")),
+        ComponentKind::Workflow => Workflows::answers(fields)?,
     };
     read(fields, component, run_id, answers, true, true)
 }

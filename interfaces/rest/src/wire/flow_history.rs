@@ -8,7 +8,7 @@ use daybook_engine::{FrameBody, RunDetail, StepTag};
 /// What is told of a step that ended, in order: events of its own, and where the events of the run are that carried it out.
 pub(super) enum Told<'a> {
     /// An event of the workflow's run.
-    Own(FrameBody),
+    Own(Box<FrameBody>),
     /// All of a run under it.
     Below(&'a RunDetail),
 }
@@ -31,17 +31,17 @@ fn add<'a>(detail: &'a RunDetail, output: &Arc<StepOutput>, told: &mut Vec<Told<
     let block = record.and_then(|record| record.block.as_ref());
     let decision = block.map(|block| block.decision.clone());
     let begun = decision.clone().map(|decision| FrameBody::BlockStarted { step: step.clone(), decision });
-    told.extend(begun.map(Told::Own));
+    told.extend(begun.map(own));
     output.steps.iter().for_each(|inner| add(detail, inner, told));
     if let (Some(block), Some(decision)) = (block, decision) {
         let (iteration, iterations) = (block.iteration, block.iterations.iter().cloned().collect());
         let output = output.clone();
-        told.push(Told::Own(FrameBody::BlockCompleted { step, decision, iteration, iterations, output }));
+        told.push(own(FrameBody::BlockCompleted { step, decision, iteration, iterations, output }));
     }
 }
 
 fn single<'a>(detail: &'a RunDetail, output: &Arc<StepOutput>, step: StepTag, told: &mut Vec<Told<'a>>) {
-    told.push(Told::Own(FrameBody::StepStarted { step: step.clone() }));
+    told.push(own(FrameBody::StepStarted { step: step.clone() }));
     let run = output.child.as_ref().map(|child| &child.run_id);
     let below = detail.children.iter().find(|child| run.is_some() && child.state.run_id() == run);
     told.extend(below.map(Told::Below));
@@ -50,7 +50,11 @@ fn single<'a>(detail: &'a RunDetail, output: &Arc<StepOutput>, step: StepTag, to
     }
     let function = output.executor.as_ref().is_some_and(|by| by.kind == ExecutorKind::Function);
     if function && output.place.is_top() {
-        told.push(Told::Own(FrameBody::StepOutput { step: step.clone(), output: output.clone() }));
+        told.push(own(FrameBody::StepOutput { step: step.clone(), output: output.clone() }));
     }
-    told.push(Told::Own(FrameBody::StepCompleted { step, output: output.clone() }));
+    told.push(own(FrameBody::StepCompleted { step, output: output.clone() }));
+}
+
+fn own<'a>(body: FrameBody) -> Told<'a> {
+    Told::Own(Box::new(body))
 }
