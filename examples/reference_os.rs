@@ -363,7 +363,18 @@ fn crash_agent(builder: Builder, calls: &Path) -> Builder {
     let (builder, asking) = tools_that_wait(builder, asking);
     let led = TeamDefinition::new(AgentDefinition::new("crash-team")).member("crash-agent").member("asking-agent");
     let above = TeamDefinition::new(AgentDefinition::new("upper-team")).member("crash-team");
-    builder.tool(report).agent(agent).agent(asking).agent(reporting).team(led).team(above)
+    let takes_its_time = Expression::Cel("iteration == 2 ? 600 : 0".to_owned());
+    let parallel = WorkflowDefinition::new("crash-parallel")
+        .step(StepDefinition::parallel(
+            "both",
+            [StepDefinition::agent("say", "crash-agent"), StepDefinition::tool("count", "count_idempotent", [])],
+        ))
+        .step(StepDefinition::tool("after", "count_unsafe", []));
+    let turn = StepDefinition::tool("turn", "count_unsafe", [("seconds".to_owned(), takes_its_time)]);
+    let rounds = WorkflowDefinition::new("crash-loop").step(StepDefinition::repeat("rounds", None, 3, [turn]));
+    let team_step = WorkflowDefinition::new("crash-team-step").step(StepDefinition::team("led", "crash-team"));
+    let builder = builder.tool(report).agent(agent).agent(asking).agent(reporting).team(led).team(above);
+    builder.workflow(parallel).workflow(rounds).workflow(team_step)
 }
 
 /// Tools that never run here: a person chooses, or they are run elsewhere.

@@ -30,5 +30,6 @@ mod teams;
 mod watching;
 mod websocket;
 mod websocket_many;
+mod workflows;
 
 use daybook_test_support as support;

@@ -24,7 +24,7 @@ async fn tree(world: &World, root: &str) -> Vec<String> {
 }
 
 /// Each run of the tree has exactly one end in the log.
-async fn each_ended_once(world: &World, root: &str, runs: usize) {
+pub async fn each_ended_once(world: &World, root: &str, runs: usize) {
     let tree = tree(world, root).await;
     assert_eq!(tree.len(), runs, "{tree:?}");
     for run in tree {
@@ -32,7 +32,7 @@ async fn each_ended_once(world: &World, root: &str, runs: usize) {
     }
 }
 
-async fn status(api: &Api, team: &str, run: &str, session: &str, status: &str) -> Value {
+pub async fn status(api: &Api, team: &str, run: &str, session: &str, status: &str) -> Value {
     eventually(&format!("{run} is {status}"), async || {
         let seen = api.look(team, run, session).await.ok()?;
         (seen["status"] == status).then_some(seen)
