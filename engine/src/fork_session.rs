@@ -259,12 +259,6 @@ impl Copies<'_> {
                     blobs.copy_whole(failed.whole.get().and_then(Option::as_ref)).await?;
                     RunEvent::ToolCallFailed(failed)
                 }
-                RunEvent::StepEnded(mut ended) => {
-                    if let Personal::Known(Some(media)) = &mut ended.media {
-                        blobs.copy(media).await?;
-                    }
-                    RunEvent::StepEnded(ended)
-                }
                 RunEvent::Paused(mut paused) => {
                     for asked in &mut paused.steps {
                         if let Ask::Executor { child, .. } = &mut asked.ask {

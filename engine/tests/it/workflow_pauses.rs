@@ -148,6 +148,21 @@ async fn a_person_looks_at_the_input_and_changes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_fills_in_is_for_the_tool_of_the_step() {
+    let flows = Flows::new().await;
+    let arguments = [("n", cel("1 + 1")), ("environment", cel("'none'"))];
+    let engine = flows.engine(workflow(vec![asking_for_values(tool("t", "idem", &arguments))])).await;
+    let state = told(&engine, "Hello").await;
+    let values = json!({"environment": "staging"}).as_object().cloned();
+    let state = answered(&engine, &state, vec![StepAnswer { values, ..answer(&state) }]).await;
+    assert_eq!(state.status, RunStatus::Completed);
+    let given = Value::Object(flows.world.given.lock().unwrap()[0].clone());
+    assert_eq!(given, json!({"n": 2, "environment": "staging"}));
+    engine.shutdown().await;
+    flows.world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_chooses_the_routes() {
     let flows = Flows::new().await;
     let choices = ["x", "y", "z"].map(|name| function(name, "join")).to_vec();

@@ -133,12 +133,7 @@ async fn what_takes_too_long_is_stopped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_branch_stops_the_runs_beside_it() {
     let flows = Flows::new().await;
-    let par = parallel(
-        "par",
-        vec![flows.agent_step("slow"), on_error(function("bad", "hold"), OnError::Fail), function("other", "join")],
-    );
     let failing = parallel("par", vec![flows.agent_step("slow"), on_error(function("bad", "fail"), OnError::Fail)]);
-    drop(par);
     let engine = flows.engine(workflow(vec![failing, function("never", "join")])).await;
     flows.world.script([Turn::Hold("so far")]);
     let state = told(&engine, "x").await;

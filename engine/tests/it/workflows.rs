@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use daybook_domain::command::ForkSession;
 use daybook_domain::output::OutputSchema;
 use daybook_domain::run::RunStatus;
-use daybook_domain::workflow::{Expression, Policies, Retries, StepKind};
-use daybook_engine::{ExecuteError, FrameBody, RegistryError};
+use daybook_domain::workflow::{Expression, Place, Policies, Retries, StepKind};
+use daybook_engine::{ExecuteError, FrameBody, Outcome, RegistryError};
 use serde_json::{Value, json};
 
 use crate::flow_world::*;
@@ -219,6 +220,33 @@ async fn a_workflow_runs_in_a_step_of_another() {
     // Only the run at the top is one of the session's.
     assert_eq!(flows.world.runs_of(state.session_id().unwrap()).await.len(), 1);
     flows.each_ended_once(&engine, state.run_id().unwrap()).await;
+    engine.shutdown().await;
+    flows.world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_session_has_steps_and_runs_of_its_own() {
+    let flows = Flows::new().await;
+    let inner = called("inner", vec![flows.agent_step("ask")]);
+    let outer = workflow(vec![function("first", "join"), flows.nested("nested", &inner)]);
+    let engine = flows.world.engine_from(flows.registry(vec![inner, outer])).await;
+    let state = told(&engine, "Hi").await;
+    let component = state.component().unwrap().clone();
+    let fork = ForkSession { component, session_id: state.session_id().unwrap().clone(), user_id: None };
+    let Outcome::Forked { session_id } = engine.execute(envelope(fork)).await.unwrap() else { panic!("no copy") };
+    let copied = flows.world.runs_of(&session_id).await[0].clone();
+    let copy = engine.run(LOG, &copied).await.unwrap().unwrap();
+    assert_eq!((copy.status, copy.content()), (RunStatus::Completed, state.content()));
+    let detail = engine.detail(LOG, copy).await.unwrap().unwrap();
+    let (nested, agent) = (&detail.children[0].state, &detail.children[0].children[0].state);
+    assert_eq!(agent.content(), "Hi Alice!");
+    for (run, above, place) in [(nested, &copied, "1"), (agent, nested.run_id().unwrap(), "0")] {
+        let parent = run.parent().unwrap();
+        assert_eq!((&parent.run_id, &parent.root, run.session_id()), (above, &copied, Some(&session_id)));
+        let step = parent.step.as_ref().unwrap();
+        assert_eq!(&step.workflow_run_id, above);
+        assert_eq!(step.step_id, Place::recorded(place).step_id(above));
+    }
     engine.shutdown().await;
     flows.world.close().await;
 }
