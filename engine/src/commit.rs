@@ -152,6 +152,10 @@ impl Driver {
                 (false, true) => Ok(Plan::only(Action::Stop)),
             };
         }
+        if self.in_flight.is_empty() && !self.waiting.is_empty() {
+            // It would pause: unless what it waits for was answered meanwhile.
+            self.look_at_waiting().await?;
+        }
         if self.component.config.workflow().is_none() {
             self.learn_history().await?;
         }

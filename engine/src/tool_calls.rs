@@ -195,7 +195,6 @@ impl Driver {
                 return self.tools_ended(ends).await;
             }
             if self.in_flight.is_empty() {
-                self.look_at_waiting().await?;
                 return self.advance(Vec::new(), Vec::new()).await;
             }
         }
@@ -244,7 +243,7 @@ impl Driver {
     }
 
     /// Goes on with calls whose runs were answered since they paused.
-    async fn look_at_waiting(&mut self) -> Result<(), Exit> {
+    pub async fn look_at_waiting(&mut self) -> Result<(), Exit> {
         for call_id in self.waiting.keys().cloned().collect::<Vec<_>>() {
             let runs = self.children_for(&call_id);
             if !self.engine.is_asked_in(self.live.log, &runs).await? {

@@ -2,11 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use daybook_domain::run::{ErrorKind, RunStatus};
+use daybook_domain::command::ContinueRun;
+use daybook_domain::ids::RunId;
+use daybook_domain::run::{Answer, ErrorKind, RunStatus};
 use daybook_domain::workflow::{Expression, OnError, Policies, Retries, Step};
+use daybook_engine::Engine;
 use serde_json::json;
 
 use crate::flow_world::*;
+use crate::pauses::continuing;
 use crate::world::*;
 
 fn on_error(step: Step, on_error: OnError) -> Step {
@@ -142,6 +146,68 @@ async fn a_failing_branch_stops_the_runs_beside_it() {
     assert_eq!(engine.run(LOG, &child.run_id).await.unwrap().unwrap().status, RunStatus::Cancelled);
     flows.each_ended_once(&engine, state.run_id().unwrap()).await;
     assert_eq!(flows.done.times("1"), 0);
+    engine.shutdown().await;
+    flows.world.close().await;
+}
+
+/// A workflow one of whose branches waits for a person while the other holds, and then does this.
+async fn half_waiting(flows: &Flows, then: &str) -> (Engine, RunId) {
+    let other = group("other", vec![function("wait", "hold"), on_error(function("then", then), OnError::Fail)]);
+    let steps = vec![parallel("par", vec![flows.agent_step("ask"), other]), function("end", "join")];
+    let engine = flows.engine(workflow(steps)).await;
+    flows.world.script([Turn::Call(&[("c", "confirm", r#"{"to":"x"}"#)]), Turn::Say("sent")]);
+    let run = run(&engine, telling("x", "s")).await;
+    until("the pause of one branch", async || {
+        let Some(state) = engine.run(LOG, &run).await.unwrap() else { return false };
+        let Some(child) = state.children().next() else { return false };
+        let child = engine.run(LOG, &child.run_id).await.unwrap();
+        child.is_some_and(|child| child.status == RunStatus::Paused) && flows.done.times("0.1.0") == 1
+    })
+    .await;
+    (engine, run)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_waits_for_a_person_ends_with_the_workflow() {
+    let flows = Flows::new().await;
+    let (engine, run) = half_waiting(&flows, "fail").await;
+    flows.go_on.add_permits(1);
+    let state = ended(&engine, &run).await;
+    assert_eq!(state.error, Some((ErrorKind::StepError, "Step \"then\" failed: on purpose".into())));
+    let child = state.children().next().unwrap();
+    assert_eq!(engine.run(LOG, &child.run_id).await.unwrap().unwrap().status, RunStatus::Cancelled);
+    flows.each_ended_once(&engine, &run).await;
+    engine.shutdown().await;
+
+    flows.world.model.turns.lock().unwrap().clear();
+    flows.done.0.lock().unwrap().clear();
+    let (engine, run) = half_waiting(&flows, "join").await;
+    engine.execute(envelope(cancelling(&run))).await.unwrap();
+    let state = ended(&engine, &run).await;
+    assert_eq!(state.status, RunStatus::Cancelled);
+    flows.each_ended_once(&engine, &run).await;
+    assert_eq!(flows.world.calls.lock().unwrap().len(), 0);
+    engine.shutdown().await;
+    flows.world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_counts_while_other_branches_run() {
+    let flows = Flows::new().await;
+    let (engine, run) = half_waiting(&flows, "join").await;
+    let confirmed = Answer { call_id: "c".into(), confirmed: Some(true), ..Answer::default() };
+    let component = telling("x", "s").component;
+    let command = ContinueRun { component, ..continuing(&run, "s", vec![confirmed]) };
+    engine.execute(envelope(command)).await.unwrap();
+    assert_eq!(flows.world.calls.lock().unwrap().len(), 0);
+    flows.go_on.add_permits(1);
+    let state = ended(&engine, &run).await;
+    assert_eq!(state.status, RunStatus::Completed);
+    assert_eq!(results(&state)[0].steps[0].content, json!("sent"));
+    assert_eq!(flows.world.calls.lock().unwrap().len(), 1);
+    let kinds = flows.world.kinds(&run).await;
+    assert!(!kinds.contains(&"RunPaused".to_owned()), "{kinds:?}");
+    flows.each_ended_once(&engine, &run).await;
     engine.shutdown().await;
     flows.world.close().await;
 }

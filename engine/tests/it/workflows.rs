@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use daybook_domain::command::ForkSession;
+use daybook_domain::event::DomainEvent;
 use daybook_domain::output::OutputSchema;
 use daybook_domain::run::RunStatus;
 use daybook_domain::workflow::{Expression, Place, Policies, Retries, StepKind};
-use daybook_engine::{ExecuteError, FrameBody, Outcome, RegistryError};
+use daybook_engine::{ExecuteError, FrameBody, Outcome, RegistryError, frames_of};
 use serde_json::{Value, json};
 
 use crate::flow_world::*;
@@ -129,9 +130,26 @@ async fn frames_are_numbered_without_gaps_and_say_where_steps_stand() {
     assert_eq!(at("par b"), (json!([2, 1]), true));
     // As clients of the AgentOS API know it: a router's steps stand where the router does.
     assert_eq!(at("route a"), (json!(4), true));
-    // Those that are read again from the log are the same.
-    let again = engine.run(LOG, run).await.unwrap().unwrap();
-    assert_eq!(again.next_frame, indexes.len() as u64);
+    // Those that are made again from the log are the same, and say the same.
+    assert_eq!(engine.run(LOG, run).await.unwrap().unwrap().next_frame, indexes.len() as u64);
+    let child = state.children().next().unwrap().run_id;
+    for run in [run, &child] {
+        let mut folded = daybook_domain::run::RunState::default();
+        let stream = daybook_domain::ids::StreamId::run(run);
+        for recorded in flows.world.store.read_stream(LOG, &stream, 0).await.unwrap() {
+            let DomainEvent::Run(event) = recorded.event else { panic!("of a run") };
+            folded.evolve(&event);
+            let (first, bodies) = frames_of(&event, &folded);
+            for (at, body) in bodies.iter().enumerate() {
+                let shown = &frames[usize::try_from(first).unwrap() + at];
+                assert_eq!(&shown.run.run_id, run);
+                // The last frame also tells of the runs under the run.
+                if !matches!(body, FrameBody::Completed(_)) {
+                    assert_eq!(&shown.body, body);
+                }
+            }
+        }
+    }
     engine.shutdown().await;
     flows.world.close().await;
 }
