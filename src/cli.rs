@@ -203,13 +203,15 @@ async fn doctor(options: ServeOptions, json: bool) -> Result<(), Error> {
 async fn serve(options: ServeOptions) -> Result<(), Error> {
     let Loaded { settings, mut definitions, source } = load(options)?;
     let places = std::mem::take(&mut definitions.places);
-    let idle = definitions.agents.is_empty();
+    let idle = definitions.is_idle();
     let builder = Daybook::builder().settings(settings).definitions(definitions)?;
     let signals = Signals::listen()?.and_hangups()?;
     let started = start(builder, signals).await.map_err(|error| places.blame(error))?;
     let Some((running, signals)) = started else { return Ok(()) };
     if idle {
-        tracing::warn!("no agents are defined: write daybook.yaml (see docs/definitions.md), or try `daybook demo`");
+        tracing::warn!(
+            "no agents, teams or workflows are defined: write daybook.yaml (see docs/definitions.md), or try `daybook demo`"
+        );
     }
     let address = running.address();
     say(&format!("Daybook is ready at http://{address} (API: http://{address}/docs)\n"))?;

@@ -34,8 +34,8 @@ impl Source {
     /// Reads the file again. When it is wrong, everything stays as it is.
     pub(crate) async fn reload(&self, running: &Running) {
         match self.read_again(running).await {
-            Ok((path, agents)) => {
-                tracing::info!(file = %path.display(), agents, "the definitions were read again; new runs use them");
+            Ok((path, components)) => {
+                tracing::info!(file = %path.display(), components, "the definitions were read again; new runs use them");
             }
             Err(error) => {
                 for line in error.to_string().lines() {
@@ -48,12 +48,12 @@ impl Source {
 
     async fn read_again(&self, running: &Running) -> Result<(PathBuf, usize), Error> {
         let (path, definitions) = definitions(self.named.as_ref())?.ok_or(ConfigError::NoFile)?;
-        let (agents, changed) = (definitions.agents.len(), self.changed(&definitions.server));
+        let (components, changed) = (definitions.ids().len(), self.changed(&definitions.server));
         running.reload(definitions).await?;
         if !changed.is_empty() {
             tracing::warn!(settings = changed.join(", "), "these settings of the server changed; they need a restart");
         }
-        Ok((path, agents))
+        Ok((path, components))
     }
 
     /// The server settings that would be others after a restart.

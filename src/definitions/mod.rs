@@ -108,6 +108,18 @@ impl Definitions {
         }
     }
 
+    /// Whether nothing in it can be run.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.agents.is_empty() && self.teams.is_empty() && self.workflows.is_empty()
+    }
+
+    /// The ids of what can be run: agents, teams, workflows.
+    pub(crate) fn ids(&self) -> Vec<&str> {
+        let agents = self.agents.iter().map(|agent| agent.id.as_str());
+        let teams = self.teams.iter().map(TeamDefinition::id);
+        agents.chain(teams).chain(self.workflows.iter().map(|workflow| workflow.id.as_str())).collect()
+    }
+
     /// The models, ready to be called.
     ///
     /// # Errors

@@ -127,11 +127,14 @@ pub(crate) async fn examine(
 fn read_file(named: Option<&PathBuf>, findings: &mut Vec<Finding>) -> Definitions {
     let (finding, definitions) = match definitions(named) {
         Ok(Some((path, definitions))) => {
-            let (path, agents) = (path.display(), &definitions.agents);
-            let ids: Vec<&str> = agents.iter().map(|agent| agent.id.as_str()).collect();
+            let (path, ids) = (path.display(), definitions.ids());
             let finding = match ids[..] {
-                [] => Finding::warning("definitions", format!("{path} defines no agent"), "see docs/definitions.md"),
-                _ => Finding::ok("definitions", format!("{path} is right; its agents: {}", ids.join(", "))),
+                [] => Finding::warning(
+                    "definitions",
+                    format!("{path} defines no agent, team or workflow"),
+                    "see docs/definitions.md",
+                ),
+                _ => Finding::ok("definitions", format!("{path} is right; it defines: {}", ids.join(", "))),
             };
             (finding, definitions)
         }

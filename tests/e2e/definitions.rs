@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, daybook, open_dir};
+use crate::support::{PATIENCE, Script, World, daybook, open_dir};
 
 async fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = daybook();
@@ -61,6 +61,22 @@ async fn teams_and_workflows_are_checked_and_drawn() {
     let (code, _, told) = run(dir.path(), &["check"]).await;
     assert_eq!((code, told.lines().count()), (Some(2), 2), "{told}");
     assert!(told.contains("daybook.yaml:5:18: team") && told.contains("daybook.yaml:9:25: workflow"), "{told}");
+}
+
+#[tokio::test]
+async fn a_team_of_the_file_is_served() {
+    let world = World::new().await;
+    let path = world.dir.path().join("daybook.yaml");
+    let model =
+        format!("models:\n  main: {{provider: openai, id: fake-gpt, base_url: \"{}\", retries: 0}}\n", world.model.url);
+    let team = "teams:\n  - id: t\n    mode: route\n    members:\n      - {id: helper, role: Helps}\n";
+    std::fs::write(&path, model + team).unwrap();
+    let server = world.serve(&path).await;
+    let work = json!({"member_id": "helper", "task": Script::say(&["Done ", "it."]).message()});
+    let message = Script::call(&[("delegate_task_to_member", work)]).message();
+    let run = server.api.teams().run("t", &[("message", &message), ("session_id", "s")]).await;
+    assert_eq!((&run["status"], &run["content"]), (&json!("COMPLETED"), &json!("Done it.")), "{run}");
+    assert_eq!(run["member_responses"][0]["agent_id"], "helper", "{run}");
 }
 
 #[tokio::test]

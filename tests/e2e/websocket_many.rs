@@ -105,3 +105,41 @@ async fn two_hundred_connections_each_watch_their_own_run() {
     // Closed connections leave nothing behind that a stop would wait for.
     assert!(server.terminate().await.success());
 }
+
+#[tokio::test]
+async fn a_team_is_run_on_its_own_path_and_its_members_events_share_the_count() {
+    let world = World::new().await;
+    let (one, other) = (world.server().await, world.server().await);
+    let task = Script::say(&["a fact"]).message();
+    let work = json!({"member_id": "researcher", "task": task});
+    let message = Script::call(&[("delegate_task_to_member", work)]).then_say(&["The answer."]).message();
+    let mut socket = Socket::open(&one.api, "/teams/ws").await;
+    let wrong = socket.answer(&json!({"action": "start-agent", "agent_id": "my-agent"})).await;
+    assert_eq!(wrong["error"], "Unknown action: start-agent");
+    assert_eq!(socket.answer(&json!({"action": "start-team", "team_id": "x"})).await["error"], "Team x not found");
+    socket.seen.clear();
+    socket
+        .ask(&json!({"action": "start-team", "team_id": "my-team", "message": message, "session_id": "s", "run_id": "t"}))
+        .await;
+    let end = socket.until("TeamRunCompleted").await.data;
+    assert_eq!((&end["run_id"], &end["content"]), (&json!("t"), &json!("The answer.")));
+    let member = socket.seen.iter().find(|told| told.event() == "RunStarted").unwrap();
+    assert_eq!((&member.data["agent_id"], &member.data["parent_run_id"]), (&json!("researcher"), &json!("t")));
+    let indexes: Vec<u64> = socket.seen.iter().map(|told| told.data["event_index"].as_u64().unwrap()).collect();
+    assert!(indexes.is_sorted_by(|one, next| one < next), "{indexes:?}");
+
+    // From in the middle of the member's work, on another server.
+    let from = member.data["event_index"].clone();
+    let mut again = Socket::open(&other.api, "/teams/ws").await;
+    again
+        .ask(&json!({"action": "reconnect", "run_id": "t", "team_id": "my-team", "last_event_index": from, "resume": true}))
+        .await;
+    again.until("TeamRunCompleted").await;
+    let rest: Vec<Value> = again.seen.iter().skip(1).map(|told| told.data.clone()).collect();
+    let missed = socket.seen.iter().filter(|told| told.data["event_index"].as_u64() > from.as_u64());
+    assert_eq!(rest, missed.map(|told| told.data.clone()).collect::<Vec<_>>());
+    // A team's run is none of an agent's path.
+    let mut agents = Socket::open(&other.api, "/agents/ws").await;
+    let unknown = agents.answer(&json!({"action": "reconnect", "run_id": "t"})).await;
+    assert_eq!(unknown["error"], "Run t not found in buffer or database");
+}
