@@ -69,7 +69,7 @@ check() {
   failed=$((failed + bad))
 }
 
-check "recorded exchanges" "$python" "$here/replay.py" "$base" --model "$model" --groups agent_runs,team_runs,workflow_runs,hitl,approvals,cancel,resume,meta,agents,teams,workflows,databases \
+check "recorded exchanges" "$python" "$here/replay.py" "$base" --model "$model" --groups agent_runs,team_runs,workflow_runs,hitl,approvals,cancel,resume,meta,agents,teams,workflows,databases,websocket \
   --deviations "$here/deviations.txt" --later "$here/later.txt"
 check "the API's document" "$python" "$here/check_openapi.py" "$base" --only health,info,config,databases,agents,approvals,teams,workflows
 check "the client's configuration" "$python" "$here/client_drive.py" "$base" --only get_config

@@ -6,7 +6,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, Script, World, daybook, open_dir};
+use crate::support::{PATIENCE, Script, Socket, World, daybook, open_dir};
 
 async fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = daybook();
@@ -77,6 +77,44 @@ async fn a_team_of_the_file_is_served() {
     let run = server.api.teams().run("t", &[("message", &message), ("session_id", "s")]).await;
     assert_eq!((&run["status"], &run["content"]), (&json!("COMPLETED"), &json!("Done it.")), "{run}");
     assert_eq!(run["member_responses"][0]["agent_id"], "helper", "{run}");
+}
+
+#[tokio::test]
+async fn a_workflow_of_the_file_is_served_and_goes_on_from_an_answer_on_another_server() {
+    let world = World::new().await;
+    let path = world.dir.path().join("daybook.yaml");
+    let text = format!(
+        "models:
+  main: {{provider: openai, id: fake-gpt, base_url: \"{}\", retries: 0}}
+workflows:
+  - id: w
+    steps:
+      - {{name: ask, agent: {{id: helper}}}}
+      - {{name: sum, tool: calculator, arguments: {{expression: \"'2 * ' + string(size(outputs.ask))\"}}}}
+      - name: large
+        if: double(previous) > 10.0
+        then: [{{name: yes, tool: calculator, arguments: {{expression: \"previous + ' + 1'\"}}, confirm: {{message: Go on?}}}}]
+",
+        world.model.url
+    );
+    std::fs::write(&path, text).unwrap();
+    let (one, other) = (world.serve(&path).await, world.serve(&path).await);
+    let message = Script::say(&["sixteen ", "letters."]).message();
+    let mut socket = Socket::open(&one.api, "/workflows/ws").await;
+    let start =
+        json!({"action": "start-workflow", "workflow_id": "w", "message": message, "session_id": "s", "run_id": "r"});
+    socket.ask(&start).await;
+    let paused = socket.until("WorkflowPaused").await.data;
+    let mut asked = paused["step_requirements"].clone();
+    assert_eq!(asked[0]["confirmation_message"], "Go on?", "{paused}");
+    asked[0]["confirmed"] = json!(true);
+    let mut socket = Socket::open(&other.api, "/workflows/ws").await;
+    socket
+        .ask(&json!({"action": "continue-workflow", "workflow_id": "w", "run_id": "r", "step_requirements": asked}))
+        .await;
+    let end = socket.until("WorkflowCompleted").await.data;
+    assert_eq!((&end["run_id"], &end["content"]), (&json!("r"), &json!("33")), "{end}");
+    world.database().assert_ended_once("r").await;
 }
 
 #[tokio::test]
