@@ -376,6 +376,7 @@ impl RunState {
                     self.provider_data.clone_from(&e.provider_data);
                 }
                 self.partial = e.partial.get().cloned().flatten();
+                self.flow.iter_mut().for_each(|flow| flow.cut_off());
                 self.end(RunStatus::Cancelled, e.session_state.get(), e.duration);
                 self.saw(e.frame + 2, e.at_ms);
             }

@@ -14,6 +14,9 @@ use crate::usage::Spent;
 /// What is recorded of a step whose outcome a crash hid, when a person does not want it to run again.
 const NOT_AGAIN: &str = "it is not known whether the step was carried out, and it is not to run again";
 
+/// What is said of a step that ran when its run was cancelled. The words clients know.
+const CUT_OFF: &str = "Cancelled during execution";
+
 impl FlowState {
     /// Whether `e` can happen now.
     pub fn may_start(&self, e: &StepStarted) -> bool {
@@ -229,6 +232,19 @@ impl FlowState {
             Some(Ask::Failure) => record.fail(&e.place),
             Some(Ask::UnknownOutcome) => record.learn(&e.place, given, e.at_ms),
             Some(Ask::Executor { .. }) | None => {}
+        }
+    }
+}
+
+impl FlowState {
+    /// Takes in that the run was cancelled: what was running came to nothing.
+    pub fn cut_off(&mut self) {
+        for (place, record) in &mut self.steps {
+            let Some(work) = record.work.as_mut().filter(|work| work.running) else { continue };
+            work.running = false;
+            let error = Some(CUT_OFF.to_owned());
+            let output = StepOutput { error, success: false, ..record.output_of(place, Value::from("")) };
+            record.output = Some(Arc::new(output));
         }
     }
 }

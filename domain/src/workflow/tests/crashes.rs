@@ -124,3 +124,22 @@ fn a_state_is_read_as_it_was_written() {
     let text = serde_json::to_string(&flow).unwrap();
     assert_eq!(serde_json::from_str::<FlowState>(&text).unwrap(), flow);
 }
+
+#[test]
+fn what_ran_when_its_run_was_cancelled_came_to_nothing() {
+    let started = |place: &str, name: &str| -> StepStarted {
+        let executor = json!({"kind": "function", "name": "sleep"});
+        let event = json!({"place": place, "name": name, "executor": executor, "attempt": 1, "effect": "pure",
+            "idempotency_key": "k", "frame": 1, "at_ms": 1});
+        serde_json::from_value(event).unwrap()
+    };
+    let mut flow = FlowState::default();
+    flow.started(&started("0", "first"));
+    flow.started(&started("1.0", "inner"));
+    flow.cut_off();
+    assert_eq!(flow.running().count(), 0);
+    let results = flow.results();
+    assert_eq!(results.len(), 1);
+    assert_eq!((results[0].name.as_str(), results[0].success), ("first", false));
+    assert_eq!(results[0].error.as_deref(), Some("Cancelled during execution"));
+}

@@ -35,7 +35,7 @@ use self::continue_form::Continues;
 use crate::errors::ApiError;
 use crate::kind::{Agents, Described, Kind, Of, Teams, Workflows, run_not_found};
 use crate::state::{AppState, LOG};
-use crate::wire::{ApprovalResponse, ItemShape, RunShape, events_from_log, shows_events};
+use crate::wire::{ApprovalResponse, ItemShape, RunItem, RunShape, events_from_log, shows_events};
 
 /// The handlers.
 pub(crate) fn routes(state: &AppState) -> impl OpenApi + use<> {
@@ -149,6 +149,20 @@ async fn own_events(state: &AppState, detail: &RunDetail) -> Result<Vec<(u64, Va
 ///
 /// # Errors
 /// What the log answers.
-pub(crate) async fn shown_in_list<T: ItemShape>(state: &AppState, rows: &[RunRow]) -> Result<Vec<T>, ApiError> {
+async fn shown_in_list<T: ItemShape>(state: &AppState, rows: &[RunRow]) -> Result<Vec<T>, ApiError> {
     Ok(tree::of_rows(state, rows).await?.iter().filter_map(T::of).collect())
+}
+
+/// Runs as the lists of sessions show them: each after those under it.
+///
+/// # Errors
+/// What the log answers.
+pub(crate) async fn shown_with_those_under(state: &AppState, rows: &[RunRow]) -> Result<Vec<RunItem>, ApiError> {
+    fn add(detail: &RunDetail, shown: &mut Vec<RunItem>) {
+        detail.children.iter().for_each(|child| add(child, shown));
+        shown.extend(RunItem::of(detail));
+    }
+    let mut shown = Vec::with_capacity(rows.len());
+    tree::of_rows(state, rows).await?.iter().for_each(|detail| add(detail, &mut shown));
+    Ok(shown)
 }

@@ -10,7 +10,7 @@ use crate::errors::ApiError;
 use crate::guard::{Guard, SessionsRead};
 use crate::params::{Raw, SessionType, int_between, query_id, run_status, session_type, text};
 use crate::reads::{self, Answer};
-use crate::runs::shown_in_list;
+use crate::runs::shown_with_those_under;
 use crate::state::{AppState, LOG};
 use crate::wire::{Lean, RunItem};
 
@@ -22,6 +22,8 @@ pub(super) struct SessionRuns(pub AppState);
 #[OpenApi]
 impl SessionRuns {
     /// List the runs of a session, oldest first
+    ///
+    /// The runs of members and steps come before the run that they are part of. The query chooses among the others.
     #[oai(
         path = "/sessions/:session_id/runs",
         method = "get",
@@ -62,7 +64,7 @@ impl SessionRuns {
         let (row, lag) = super::session(&self.0, &session_id, user.as_ref(), missing).await?;
         let Some(id) = &row.state.session_id else { return Ok(reads::answer(Vec::new(), 0)) };
         let read = self.0.views.runs_of_session(LOG, None, id, &filter).await?;
-        let runs = shown_in_list::<RunItem>(&self.0, &read.value).await?;
+        let runs = shown_with_those_under(&self.0, &read.value).await?;
         Ok(reads::answer(runs.into_iter().map(Lean).collect(), lag.max(read.lag)))
     }
 }

@@ -247,3 +247,142 @@ fn calls_of(ask: &Ask, steps: &[StepAsked], members: &[MemberAsk]) -> Vec<Value>
     let of_child = members.iter().filter(|asked| waiting == 1 || asked.run_id == child.run_id);
     of_child.map(pause::of_ask).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use daybook_domain::component::ComponentRef;
+    use daybook_domain::ids::ComponentId;
+    use daybook_engine::RunMeta;
+
+    use super::super::tests::meta;
+    use super::super::{Event, name};
+    use super::*;
+
+    fn flow() -> RunMeta {
+        let component = ComponentRef::workflow(ComponentId::parse("my-workflow").unwrap());
+        RunMeta { component, name: "My Workflow".to_owned(), ..(*meta()).clone() }
+    }
+
+    fn told(body: Value) -> (&'static str, Value) {
+        let body: FrameBody = serde_json::from_value(body).unwrap();
+        let run = flow();
+        (name(run.component.kind, &body), Event { index: None, at: 1, run: &run, body: &body }.value())
+    }
+
+    fn tag(index: Value) -> Value {
+        json!({"place": "2.0", "id": "i1", "parent_id": "i0", "name": "par a", "index": index})
+    }
+
+    fn output() -> Value {
+        json!({"place": "2.0", "name": "par a", "content": "HELLO", "success": true,
+            "executor": {"kind": "function", "name": "fn_upper"}})
+    }
+
+    #[test]
+    fn a_step_is_told_as_recorded() {
+        let (name, started) = told(json!({"t": "step_started", "step": tag(json!([2, 0]))}));
+        let expected = json!({"created_at": 1, "event": "StepStarted", "workflow_id": "my-workflow",
+            "workflow_name": "My Workflow", "run_id": "r1", "session_id": "s1", "nested_depth": 0, "step_id": "i1",
+            "parent_step_id": "i0", "step_name": "par a", "step_index": [2, 0]});
+        assert_eq!((name, started), ("StepStarted", expected));
+        let (name, ended) = told(json!({"t": "step_completed", "step": tag(json!(2)), "output": output()}));
+        assert_eq!(
+            (name, &ended["content"], &ended["content_type"]),
+            ("StepCompleted", &json!("HELLO"), &json!("str"))
+        );
+        assert_eq!(ended["step_response"]["executor_name"], "fn_upper");
+        let (name, failed) = told(json!({"t": "step_error", "step": tag(json!(2)), "error": "boom"}));
+        assert_eq!((name, &failed["error"]), ("StepError", &json!("boom")));
+    }
+
+    #[test]
+    fn blocks_are_told_by_what_they_are() {
+        let block = |decision: Value, steps: Value| {
+            let output = json!({"place": "1", "name": "b", "content": "x", "success": true, "steps": steps});
+            let started = told(json!({"t": "block_started", "step": tag(json!(1)), "decision": decision}));
+            let ended = told(json!({"t": "block_completed", "step": tag(json!(1)), "decision": decision,
+                "iteration": 2, "iterations": [[output_of("a")], [output_of("a")]], "output": output}));
+            (started, ended)
+        };
+        let ((name, begun), (end, ended)) = block(json!({"kind": "condition", "holds": true}), json!([output()]));
+        assert_eq!((name, end), ("ConditionExecutionStarted", "ConditionExecutionCompleted"));
+        assert_eq!((&begun["condition_result"], &ended["branch"]), (&json!(true), &json!("if")));
+        assert_eq!((&ended["executed_steps"], &ended["step_results"][0]["step_name"]), (&json!(1), &json!("par a")));
+        let (_, (_, ended)) = block(json!({"kind": "condition", "holds": false}), json!([]));
+        assert_eq!((&ended["executed_steps"], ended.get("branch")), (&json!(0), None));
+        let ((name, begun), (end, ended)) = block(json!({"kind": "loop", "max_iterations": 3}), json!([output()]));
+        assert_eq!((name, end), ("LoopExecutionStarted", "LoopExecutionCompleted"));
+        assert_eq!((&begun["max_iterations"], &ended["total_iterations"]), (&json!(3), &json!(2)));
+        assert_eq!(ended["all_results"][1][0]["step_name"], "a");
+        let ((name, begun), (_, ended)) = block(json!({"kind": "router", "chosen": ["a"]}), json!([output()]));
+        assert_eq!(
+            (name, &begun["selected_steps"], &ended["selected_steps"]),
+            ("RouterExecutionStarted", &json!(["a"]), &json!(["a"]))
+        );
+        let ((name, begun), _) = block(json!({"kind": "parallel", "steps": 2}), json!([]));
+        assert_eq!((name, &begun["parallel_step_count"]), ("ParallelExecutionStarted", &json!(2)));
+        let ((name, begun), _) = block(json!({"kind": "group", "steps": 2}), json!([]));
+        assert_eq!((name, &begun["steps_count"]), ("StepsExecutionStarted", &json!(2)));
+    }
+
+    fn output_of(name: &str) -> Value {
+        json!({"place": "1.i1.0", "name": name, "content": "x", "success": true})
+    }
+
+    fn asked(ask: Value, given: Value) -> Value {
+        json!({"step": tag(json!(1)), "requirement": {"place": "1", "name": "choose", "ask": ask}, "given": given})
+    }
+
+    #[test]
+    fn a_pause_is_named_after_what_is_asked() {
+        let paused = |ask: Value| {
+            let mut body = asked(ask, Value::Null);
+            body["t"] = "step_paused".into();
+            told(body)
+        };
+        let (name, event) = paused(json!({"kind": "before", "confirmation": true, "message": "Now?"}));
+        assert_eq!((name, &event["requires_confirmation"]), ("StepPaused", &json!(true)));
+        assert_eq!((&event["confirmation_message"], event.get("user_input_message")), (&json!("Now?"), None));
+        let (name, event) = paused(json!({"kind": "routes", "choices": ["a", "b"], "many": false}));
+        assert_eq!((name, &event["available_choices"]), ("RouterPaused", &json!(["a", "b"])));
+        let (name, event) = paused(json!({"kind": "output", "rejections": 0, "max_rejections": 3}));
+        assert_eq!((name, &event["requires_output_review"]), ("StepOutputReview", &json!(true)));
+        let child = json!({"run_id": "c1", "component": {"kind": "team", "id": "desk"}});
+        let (name, event) = paused(json!({"kind": "executor", "child": child, "name": "Desk"}));
+        assert_eq!((name, &event["executor_type"]), ("StepExecutorPaused", &json!("team")));
+    }
+
+    #[test]
+    fn a_paused_workflow_tells_what_is_asked_and_what_was_answered() {
+        let before = || json!({"kind": "before", "confirmation": true});
+        let steps = [asked(before(), json!({"confirmed": true})), asked(before(), Value::Null)];
+        let (name, event) = told(json!({"t": "flow_paused", "steps": steps, "results": [output()]}));
+        assert_eq!(
+            (name, &event["status"], &event["pause_kind"]),
+            ("WorkflowPaused", &json!("PAUSED"), &json!("step"))
+        );
+        let needed = &event["step_requirements"];
+        assert_eq!((&needed[0]["confirmed"], &needed[1]["confirmed"]), (&json!(true), &Value::Null));
+        assert_eq!(needed[1]["step_input"]["previous_step_content"], "HELLO");
+        assert_eq!((&event["paused_step_name"], &event["paused_step_index"]), (&json!("par a"), &json!(1)));
+        assert_eq!(event["step_results"][0]["content"], "HELLO");
+    }
+
+    #[test]
+    fn the_last_event_tells_what_the_steps_came_to() {
+        let end = json!({"t": "completed", "content": "HELLO", "duration": 1.5, "results": [output()],
+            "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}});
+        let (name, event) = told(end);
+        assert_eq!(
+            (name, &event["content"], &event["content_type"]),
+            ("WorkflowCompleted", &json!("HELLO"), &json!("str"))
+        );
+        assert_eq!(event["metrics"], json!({"steps": {}, "duration": 1.5}));
+        assert_eq!((&event["step_results"][0]["step_name"], &event["metadata"]), (&json!("par a"), &json!({})));
+        let (name, event) = told(json!({"t": "cancelled", "content": "", "reason": "stopped"}));
+        assert_eq!(
+            (name, &event["content"], &event["reason"]),
+            ("WorkflowCancelled", &json!("stopped"), &json!("stopped"))
+        );
+    }
+}
