@@ -1,5 +1,6 @@
 //! The load: each of N connections asks for one run after the other, each in a session of its own. Closed loop: a
-//! connection asks again when it has its answer, so what is measured is what the server takes, not a queue.
+//! connection asks again when it has its answer, so what is measured is what the server takes, not a queue. Or at a rate:
+//! then each request has its time, whatever the answers before it take, and counts from that time.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -7,30 +8,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use http_body_util::BodyExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::error::Error;
 use crate::http::{Ask, Connection, Failed, body_of};
 use crate::process;
-use crate::sse::Reader;
+use crate::seen::{Answered, Firsts, Kind, Seen, check_whole};
 use crate::stats::Percentiles;
 
 /// After a failure, so that a dead server is not asked a million times.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// A run of an agent.
-    Run,
-    /// An answer of the model itself.
-    Model,
-}
 
 /// The options of `daybook-bench load`.
 #[derive(Debug, Clone, Args)]
@@ -41,15 +33,18 @@ pub struct Options {
     /// What is asked for
     #[arg(long, value_enum, default_value = "run")]
     kind: Kind,
-    /// The agent that runs
+    /// The agent, team or workflow that runs
     #[arg(long, default_value = "my-agent")]
-    agent: String,
-    /// Ask for streams, and measure the time to the first token too
+    id: String,
+    /// Ask for streams, and measure the times to the first frame and the first token too
     #[arg(long)]
     stream: bool,
     /// Connections
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
+    /// Requests a second over all connections; 0 asks again as soon as there is an answer
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
     /// Seconds before anything is measured
     #[arg(long, default_value_t = 2.0)]
     warm_up: f64,
@@ -72,6 +67,8 @@ pub struct Outcome {
     pub rate: f64,
     /// Milliseconds from request to the end of its answer.
     pub latency: Percentiles,
+    /// Milliseconds from request to the first event of a stream; zero without streams.
+    pub first_frame: Percentiles,
     /// Milliseconds from request to the first token; zero without streams.
     pub first_token: Percentiles,
     /// Whole answers with those of the warm-up, for what each cost.
@@ -93,19 +90,13 @@ impl Outcome {
 struct Sample {
     ended: Instant,
     latency: Duration,
-    first_token: Option<Duration>,
+    firsts: Option<Firsts<Duration>>,
 }
 
 #[derive(Default)]
 struct Tally {
     samples: Vec<Sample>,
     errors: BTreeMap<String, u64>,
-    bytes: usize,
-}
-
-/// What an answer said.
-struct Answered {
-    first_token: Option<Instant>,
     bytes: usize,
 }
 
@@ -128,7 +119,11 @@ fn print(outcome: &Outcome, stream: bool) -> std::io::Result<()> {
         writeln!(out, "{name}  p50 {:.2} ms   p95 {:.2} ms   p99 {:.2} ms", of.p50, of.p95, of.p99)
     };
     line("whole    ", &outcome.latency)?;
-    if stream { line("1st token", &outcome.first_token) } else { Ok(()) }
+    if !stream {
+        return Ok(());
+    }
+    line("1st frame", &outcome.first_frame)?;
+    line("1st token", &outcome.first_token)
 }
 
 async fn measure(options: &Options) -> Outcome {
@@ -137,8 +132,9 @@ async fn measure(options: &Options) -> Outcome {
     let until = from + Duration::from_secs_f64(options.seconds);
     let ask = ask_of(options);
     let mut clients = JoinSet::new();
-    for (_, target) in (0..options.clients).zip(options.target.iter().cycle()) {
-        clients.spawn(client(*target, ask.clone(), options.kind, options.stream, until));
+    for (number, target) in (0..options.clients).zip(options.target.iter().cycle()) {
+        let turns = Turns::of(options, number, begun);
+        clients.spawn(client(*target, ask.clone(), options.kind, options.stream, turns, until));
     }
     let bar = if options.json { ProgressBar::hidden() } else { bar(until - begun) };
     let mut tallies = Vec::new();
@@ -172,14 +168,15 @@ fn bar(time: Duration) -> ProgressBar {
 /// The request that every connection sends.
 fn ask_of(options: &Options) -> Ask {
     let stream = options.stream;
+    let path = options.kind.path(&options.id);
     match options.kind {
-        Kind::Run => Ask {
-            path: format!("/agents/{}/runs", options.agent),
+        Kind::Run | Kind::Team | Kind::Workflow => Ask {
+            path,
             content_type: "application/x-www-form-urlencoded",
             body: Bytes::from(format!("message=Hello&stream={stream}&user_id=alice")),
         },
         Kind::Model => Ask {
-            path: "/v1/chat/completions".to_owned(),
+            path,
             content_type: "application/json",
             body: Bytes::from(format!(
                 r#"{{"model":"mock","messages":[{{"role":"user","content":"Hello"}}],"stream":{stream}}}"#
@@ -188,17 +185,54 @@ fn ask_of(options: &Options) -> Ask {
     }
 }
 
-async fn client(target: SocketAddr, ask: Ask, kind: Kind, stream: bool, until: Instant) -> Tally {
+/// The times of a connection's requests.
+struct Turns {
+    next: Instant,
+    every: Duration,
+}
+
+impl Turns {
+    /// The connections take turns; none when they ask whenever they have their answers.
+    fn of(options: &Options, number: u32, begun: Instant) -> Option<Self> {
+        let apart = Duration::from_secs(1).checked_div(options.rate)?;
+        Some(Self { next: begun + apart * number, every: apart * options.clients })
+    }
+
+    /// The next one, which is long past when the answer before it was slow.
+    fn take(&mut self) -> Instant {
+        let due = self.next;
+        self.next += self.every;
+        due
+    }
+}
+
+async fn client(
+    target: SocketAddr,
+    ask: Ask,
+    kind: Kind,
+    stream: bool,
+    mut turns: Option<Turns>,
+    until: Instant,
+) -> Tally {
     let mut tally = Tally::default();
     let mut connection = None;
-    while Instant::now() < until {
-        let asked = Instant::now();
+    loop {
+        let asked = match turns.as_mut().map(Turns::take) {
+            Some(due) => {
+                sleep_until(due).await;
+                due
+            }
+            None => Instant::now(),
+        };
+        if Instant::now() >= until {
+            return tally;
+        }
         match exchange(&mut connection, target, &ask, kind, stream).await {
             Ok(answered) => {
                 tally.bytes = answered.bytes;
                 let ended = Instant::now();
-                let first_token = answered.first_token.map(|at| at - asked);
-                tally.samples.push(Sample { ended, latency: ended - asked, first_token });
+                let firsts = answered.firsts.map(|at| Firsts { frame: at.frame - asked, token: at.token - asked });
+                tally.samples.push(Sample { ended, latency: ended - asked, firsts });
             }
             Err(failed) => {
                 connection = None;
@@ -207,7 +241,6 @@ async fn client(target: SocketAddr, ask: Ask, kind: Kind, stream: bool, until: I
             }
         }
     }
-    tally
 }
 
 async fn exchange(
@@ -225,7 +258,7 @@ async fn exchange(
     if !stream {
         let body = body_of(response).await?;
         check_whole(kind, &body)?;
-        return Ok(Answered { first_token: None, bytes: body.len() });
+        return Ok(Answered { firsts: None, bytes: body.len() });
     }
     let mut body = response.into_body();
     let mut seen = Seen::new(kind);
@@ -238,79 +271,8 @@ async fn exchange(
     seen.end()
 }
 
-/// A whole answer must say that all went well.
-fn check_whole(kind: Kind, body: &[u8]) -> Result<(), Failed> {
-    #[derive(Deserialize)]
-    struct Run<'a> {
-        status: &'a str,
-    }
-    #[derive(Deserialize)]
-    struct Model<'a> {
-        object: &'a str,
-    }
-    let good = match kind {
-        Kind::Run => serde_json::from_slice::<Run<'_>>(body).is_ok_and(|run| run.status == "COMPLETED"),
-        Kind::Model => serde_json::from_slice::<Model<'_>>(body).is_ok_and(|model| model.object == "chat.completion"),
-    };
-    if good { Ok(()) } else { Err(Failed::Answer(format!("not a completed answer: {}", beginning(body)))) }
-}
-
-fn beginning(body: &[u8]) -> String {
-    String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned()
-}
-
-/// Watches a stream for its first token and its good end.
-pub struct Seen {
-    kind: Kind,
-    reader: Reader,
-    first_token: Option<Instant>,
-    ended_well: bool,
-    bytes: usize,
-}
-
-impl Seen {
-    /// Of a stream that has not begun.
-    pub fn new(kind: Kind) -> Self {
-        Self { kind, reader: Reader::default(), first_token: None, ended_well: false, bytes: 0 }
-    }
-
-    /// Takes what came.
-    pub fn take(&mut self, chunk: &[u8]) {
-        self.bytes += chunk.len();
-        let (kind, first_token, ended_well) = (self.kind, &mut self.first_token, &mut self.ended_well);
-        self.reader.push(chunk, |event, data| {
-            let (is_token, is_end) = match kind {
-                Kind::Run => (event == "RunContent", event == "RunCompleted"),
-                Kind::Model => (has_text(data), data == "[DONE]"),
-            };
-            if is_token && first_token.is_none() {
-                *first_token = Some(Instant::now());
-            }
-            *ended_well |= is_end;
-        });
-    }
-
-    /// Whether a token has come.
-    pub fn has_token(&self) -> bool {
-        self.first_token.is_some()
-    }
-
-    fn end(self) -> Result<Answered, Failed> {
-        match (self.first_token, self.ended_well) {
-            (None, _) => Err(Failed::Answer("a stream without a token".to_owned())),
-            (_, false) => Err(Failed::Answer("a stream that did not complete".to_owned())),
-            (first_token, true) => Ok(Answered { first_token, bytes: self.bytes }),
-        }
-    }
-}
-
-/// Whether a chunk of a chat completion holds text.
-fn has_text(data: &str) -> bool {
-    data.split_once("\"content\":\"").is_some_and(|(_, text)| !text.starts_with('"'))
-}
-
 fn summarise(tallies: Vec<Tally>, from: Instant, until: Instant) -> Outcome {
-    let (mut latency, mut first_token) = (Vec::new(), Vec::new());
+    let (mut latency, mut first_frame, mut first_token) = (Vec::new(), Vec::new(), Vec::new());
     let (mut errors, mut all, mut bytes) = (BTreeMap::new(), 0, 0);
     let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     for tally in tallies {
@@ -321,7 +283,8 @@ fn summarise(tallies: Vec<Tally>, from: Instant, until: Instant) -> Outcome {
         }
         for sample in tally.samples.iter().filter(|sample| sample.ended >= from && sample.ended < until) {
             latency.push(micros(sample.latency));
-            first_token.extend(sample.first_token.map(micros));
+            first_frame.extend(sample.firsts.map(|firsts| micros(firsts.frame)));
+            first_token.extend(sample.firsts.map(|firsts| micros(firsts.token)));
         }
     }
     Outcome {
@@ -329,6 +292,7 @@ fn summarise(tallies: Vec<Tally>, from: Instant, until: Instant) -> Outcome {
         errors,
         rate: latency.len() as f64 / (until - from).as_secs_f64(),
         latency: Percentiles::of_micros(&mut latency),
+        first_frame: Percentiles::of_micros(&mut first_frame),
         first_token: Percentiles::of_micros(&mut first_token),
         all,
         bytes,
@@ -341,29 +305,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_completed_answers_count() {
-        assert!(check_whole(Kind::Run, br#"{"run_id":"r","status":"COMPLETED"}"#).is_ok());
-        let failed = check_whole(Kind::Run, br#"{"status":"ERROR"}"#).unwrap_err().to_string();
-        assert!(failed.contains("ERROR"), "{failed}");
-        assert!(check_whole(Kind::Run, b"<html>").is_err());
-        assert!(check_whole(Kind::Model, br#"{"object":"chat.completion"}"#).is_ok());
+    fn at_a_rate_the_connections_take_turns() {
+        let begun = Instant::now();
+        let due = |number| {
+            let mut turns = Turns::of(&Options::of(2, 20), number, begun)?;
+            Some([turns.take(), turns.take(), turns.take()].map(|due| (due - begun).as_millis()))
+        };
+        assert_eq!([due(0), due(1)], [Some([0, 100, 200]), Some([50, 150, 250])]);
+        assert!(Turns::of(&Options::of(2, 0), 0, begun).is_none());
     }
 
-    #[test]
-    fn a_stream_counts_with_a_token_and_its_end() {
-        let seen = |kind, text: &str| {
-            let mut seen = Seen::new(kind);
-            seen.take(text.as_bytes());
-            seen.end().map(|answered| answered.bytes)
-        };
-        let whole = "event: RunStarted\ndata: {}\n\nevent: RunContent\ndata: {}\n\nevent: RunCompleted\ndata: {}\n\n";
-        assert_eq!(seen(Kind::Run, whole).unwrap(), whole.len());
-        assert!(seen(Kind::Run, &whole.replace("RunCompleted", "RunError")).is_err());
-        assert!(seen(Kind::Run, &whole.replace("RunContent", "RunReasoning")).is_err());
-        let model = "data: {\"delta\":{\"content\":\"\"}}\n\ndata: {\"delta\":{\"content\":\"a\"}}\n\ndata: [DONE]\n\n";
-        assert!(seen(Kind::Model, model).is_ok());
-        assert!(seen(Kind::Model, &model.replace(":\"a\"", ":\"\"")).is_err(), "no text is no token");
-        assert!(seen(Kind::Model, &model.replace("[DONE]", "{}")).is_err());
+    impl Options {
+        fn of(clients: u32, rate: u32) -> Self {
+            Self {
+                target: Vec::new(),
+                kind: Kind::Run,
+                id: String::new(),
+                stream: false,
+                clients,
+                rate,
+                warm_up: 0.0,
+                seconds: 1.0,
+                json: true,
+            }
+        }
     }
 
     #[test]
@@ -373,7 +338,7 @@ mod tests {
         let sample = |after_ms: u64| Sample {
             ended: from + Duration::from_millis(after_ms),
             latency: Duration::from_millis(5),
-            first_token: None,
+            firsts: None,
         };
         let early = Sample { ended: from - Duration::from_millis(1), ..sample(0) };
         let errors = || BTreeMap::from([("status 503".to_owned(), 2)]);

@@ -15,6 +15,7 @@ mod pace;
 mod process;
 mod report;
 mod rows;
+mod seen;
 mod serving;
 mod sockets;
 mod sse;

@@ -1,7 +1,8 @@
 //! A model server on bare hyper: OpenAI's chat completions, whole or streamed, with delays that the options give.
-//! Without delays an answer is one write of prepared bytes, so that the model is never the limit. Who offers it tools sees
-//! it call the calculator once.
+//! Without delays an answer is one write of prepared bytes, so that the model is never the limit. Who offers it a tool that
+//! it knows sees it call that tool once, at once: the calculator, or what hands a task to a team's member or to all of them.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -25,6 +25,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
 use crate::serving;
+
+/// The tools that it calls, and the arguments of its calls.
+const CALLS: [(&str, &str); 3] = [
+    ("calculator", r#"{"expression": "1+1"}"#),
+    ("delegate_task_to_member", r#"{"member_id": "writer", "task": "Write a line."}"#),
+    ("delegate_task_to_members", r#"{"task": "Write a line."}"#),
+];
 
 /// The options of `daybook-bench mock-model`.
 #[derive(Debug, Clone, Args)]
@@ -65,8 +72,15 @@ struct Answers {
     pieces: Vec<Bytes>,
     /// All pieces.
     stream: Bytes,
-    /// A call of the calculator, whole and as a stream.
-    call: [Bytes; 2],
+    /// The calls of [`CALLS`].
+    calls: [Call; CALLS.len()],
+}
+
+/// A call of a tool.
+struct Call {
+    tool: &'static str,
+    whole: Bytes,
+    stream: Bytes,
 }
 
 impl Answers {
@@ -93,22 +107,25 @@ impl Answers {
             whole: Bytes::from(whole.to_string()),
             pieces: pieces.into_iter().map(Bytes::from).collect(),
             stream,
-            call: call(),
+            calls: CALLS.map(|(tool, arguments)| Call::new(tool, arguments)),
         }
     }
 }
 
-fn call() -> [Bytes; 2] {
-    let function = json!({"name": "calculator", "arguments": "{\"expression\": \"1+1\"}"});
-    let call = json!([{"index": 0, "id": "call_mock", "type": "function", "function": function}]);
-    let usage = json!({"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20});
-    let message = json!({"role": "assistant", "content": null, "tool_calls": call});
-    let whole = json!({"id": "chatcmpl-mock", "object": "chat.completion", "created": 1, "model": "mock",
-        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage});
-    let called = json!([{"index": 0, "delta": {"role": "assistant", "tool_calls": call}}]);
-    let end = json!([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]);
-    let stream = [chunk(called, None), chunk(end, None), chunk(json!([]), Some(usage)), "data: [DONE]\n\n".to_owned()];
-    [Bytes::from(whole.to_string()), Bytes::from(stream.concat())]
+impl Call {
+    fn new(tool: &'static str, arguments: &str) -> Self {
+        let call = json!([{"index": 0, "id": "call_mock", "type": "function",
+            "function": {"name": tool, "arguments": arguments}}]);
+        let usage = json!({"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20});
+        let message = json!({"role": "assistant", "content": null, "tool_calls": call});
+        let whole = json!({"id": "chatcmpl-mock", "object": "chat.completion", "created": 1, "model": "mock",
+            "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage});
+        let called = json!([{"index": 0, "delta": {"role": "assistant", "tool_calls": call}}]);
+        let end = json!([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]);
+        let stream =
+            [chunk(called, None), chunk(end, None), chunk(json!([]), Some(usage)), "data: [DONE]\n\n".to_owned()];
+        Self { tool, whole: Bytes::from(whole.to_string()), stream: Bytes::from(stream.concat()) }
+    }
 }
 
 fn chunk(choices: Value, usage: Option<Value>) -> String {
@@ -122,24 +139,38 @@ fn chunk(choices: Value, usage: Option<Value>) -> String {
 
 /// What matters of a request.
 #[derive(Deserialize)]
-struct Asked {
+struct Asked<'a> {
     #[serde(default)]
     stream: bool,
-    #[serde(default)]
-    tools: Vec<IgnoredAny>,
-    #[serde(default)]
-    messages: Vec<Message>,
+    #[serde(default, borrow)]
+    tools: Vec<Offered<'a>>,
+    #[serde(default, borrow)]
+    messages: Vec<Message<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Message {
-    role: String,
+struct Offered<'a> {
+    #[serde(borrow)]
+    function: Function<'a>,
 }
 
-impl Asked {
-    /// Whether it is the turn of a tool.
-    fn wants_call(&self) -> bool {
-        !self.tools.is_empty() && self.messages.last().is_some_and(|last| last.role == "user")
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Cow<'a, str>,
+}
+
+impl Asked<'_> {
+    /// The call that it is the turn of.
+    fn call<'c>(&self, calls: &'c [Call]) -> Option<&'c Call> {
+        self.messages.last().filter(|last| last.role == "user")?;
+        calls.iter().find(|call| self.tools.iter().any(|tool| tool.function.name == call.tool))
     }
 }
 
@@ -184,16 +215,15 @@ async fn answer(request: Request<Incoming>, answers: &Arc<Answers>) -> Result<Re
     let came = Instant::now();
     let is_chat = request.method() == Method::POST && request.uri().path().ends_with("/chat/completions");
     let body = request.into_body().collect().await?.to_bytes();
-    let asked = serde_json::from_slice::<Asked>(&body).ok().filter(|_| is_chat);
+    let asked = serde_json::from_slice::<Asked<'_>>(&body).ok().filter(|_| is_chat);
     let Some(asked) = asked else {
         let mut refused = Response::new(Either::Left(Full::from("POST a chat completion to /v1/chat/completions")));
         *refused.status_mut() = StatusCode::NOT_FOUND;
         return Ok(refused);
     };
-    let [whole_call, streamed_call] = &answers.call;
-    let (kind, body) = if asked.wants_call() {
+    let (kind, body) = if let Some(call) = asked.call(&answers.calls) {
         let (kind, call) =
-            if asked.stream { ("text/event-stream", streamed_call) } else { ("application/json", whole_call) };
+            if asked.stream { ("text/event-stream", &call.stream) } else { ("application/json", &call.whole) };
         (kind, Either::Left(Full::new(call.clone())))
     } else if !asked.stream {
         sleep_until(came + answers.options.due(answers.options.tokens - 1)).await;
@@ -227,7 +257,7 @@ fn paced(came: Instant, answers: Arc<Answers>) -> BoxStream<'static, Result<Fram
 mod tests {
     use super::*;
     use crate::http::{Ask, Connection, Failed, body_of};
-    use crate::load::{Kind, Seen};
+    use crate::seen::{Kind, Seen};
     use crate::sse::Reader;
 
     fn options(first_token_ms: u64, between_tokens_ms: u64) -> Options {
@@ -286,17 +316,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_offers_tools_sees_one_call() {
+    async fn who_offers_a_tool_that_is_known_sees_one_call_of_it() {
         let (_tasks, mut connection) = serving(options(0, 0)).await;
-        let with = |messages: &'static str| ask("/v1/chat/completions", messages);
-        let first = r#"{"tools":[{}],"messages":[{"role":"user","content":"x"}]}"#;
-        let called = connection.post(&with(first)).await.unwrap();
-        let called: Value = serde_json::from_slice(&body_of(called).await.unwrap()).unwrap();
-        assert_eq!(called["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "calculator");
-        let second = r#"{"tools":[{}],"messages":[{"role":"user"},{"role":"tool","content":"2"}]}"#;
-        let said = connection.post(&with(second)).await.unwrap();
-        let said: Value = serde_json::from_slice(&body_of(said).await.unwrap()).unwrap();
-        assert_eq!(said["choices"][0]["message"]["content"], "token0 token1 token2 ");
+        let mut said = async |tool: &str, last: &str, stream: bool| {
+            let tools = json!([{"type": "function", "function": {"name": tool, "parameters": {}}}]);
+            let body = json!({"tools": tools, "stream": stream, "messages": [{"role": "user", "content": "x"}, {"role": last}]});
+            let ask = Ask { body: Bytes::from(body.to_string()), ..ask("/v1/chat/completions", "") };
+            String::from_utf8(body_of(connection.post(&ask).await.unwrap()).await.unwrap().to_vec()).unwrap()
+        };
+        for (tool, arguments) in CALLS {
+            let whole: Value = serde_json::from_str(&said(tool, "user", false).await).unwrap();
+            let call = &whole["choices"][0]["message"]["tool_calls"][0]["function"];
+            assert_eq!((call["name"].as_str(), call["arguments"].as_str()), (Some(tool), Some(arguments)));
+            let streamed = said(tool, "user", true).await;
+            assert!(streamed.contains(tool) && streamed.ends_with("data: [DONE]\n\n"), "{streamed}");
+            assert!(said(tool, "tool", false).await.contains("token0 token1 token2 "));
+        }
+        assert!(said("unknown", "user", false).await.contains("token0 token1 token2 "));
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::error::Error;
 use crate::http::{Ask, Connection, Failed};
-use crate::load::{Kind, Seen};
+use crate::seen::{Kind, Seen};
 use crate::serving;
 
 /// Streams that are being opened at once; more would overflow the listening socket's queue.

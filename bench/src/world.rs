@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::load::Outcome;
 use crate::pace::Pace;
 use crate::process;
+use crate::seen::Kind;
 use crate::serving::LISTENS;
 
 /// A server starts, or a tool answers, within this.
@@ -66,18 +67,32 @@ pub struct Server {
 /// What is asked of servers.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
+    /// What is asked for.
+    pub kind: Kind,
+    /// The agent, team or workflow that runs.
+    pub id: &'static str,
     /// Connections.
     pub clients: u32,
     /// Whether answers are streamed.
     pub stream: bool,
-    /// Whether the model is asked instead of an agent.
-    pub of_model: bool,
+    /// Requests a second over all; 0 is as many as there are answers.
+    pub rate: u32,
 }
 
 impl Plan {
-    /// Plain runs.
+    /// Plain runs of an agent.
     pub fn runs(clients: u32) -> Self {
-        Self { clients, stream: false, of_model: false }
+        Self { kind: Kind::Run, id: AGENT, clients, stream: false, rate: 0 }
+    }
+
+    /// Streamed answers.
+    pub fn streamed(self) -> Self {
+        Self { stream: true, ..self }
+    }
+
+    /// Of the model itself.
+    pub fn of_model(self) -> Self {
+        Self { kind: Kind::Model, ..self }
     }
 }
 
@@ -199,10 +214,10 @@ impl World<'_> {
     ) -> Result<Measured, Error> {
         let mut command = self.bench("load")?;
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-        command.args(["--json", "--agent", AGENT, "--target", &targets.join(",")]);
-        command.args(["--clients", &plan.clients.to_string()]);
+        command.args(["--json", "--id", plan.id, "--target", &targets.join(",")]);
+        command.args(["--clients", &plan.clients.to_string(), "--rate", &plan.rate.to_string()]);
         command.args(["--warm-up", &pace.warm_up.to_string(), "--seconds", &pace.seconds.to_string()]);
-        command.args(["--kind", if plan.of_model { "model" } else { "run" }]);
+        command.args(["--kind", &plan.kind.name()]);
         if plan.stream {
             command.arg("--stream");
         }
@@ -310,6 +325,7 @@ mod tests {
             errors: [("status 503".to_owned(), 2)].into(),
             rate: 1.0,
             latency: crate::stats::Percentiles::default(),
+            first_frame: crate::stats::Percentiles::default(),
             first_token: crate::stats::Percentiles::default(),
             all: 1,
             bytes: 1,

@@ -17,8 +17,8 @@ pub async fn measure(world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error
     let (mut model_whole, mut model_first, mut note) = (Vec::new(), Vec::new(), String::new());
     for repeat in 1..=world.pace.repeats {
         world.say(format!("latency: {repeat} of {}", world.pace.repeats));
-        let stream = Plan { clients: 1, stream: true, of_model: false };
-        let model = world.load(&[mock.address], Plan { of_model: true, ..stream }, &[]).await?.outcome;
+        let stream = Plan::runs(1).streamed();
+        let model = world.load(&[mock.address], stream.of_model(), &[]).await?.outcome;
         let watched = [("daybook", daybook.child.pid()), world.watch_postgres()];
         let plain = world.load(&[daybook.address], Plan::runs(1), &watched).await?;
         let streamed = world.load(&[daybook.address], stream, &watched).await?;

@@ -15,7 +15,7 @@ pub async fn measure(world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error
     let model = ("model", mock.child.pid());
 
     world.say("runs: the mock model by itself");
-    let plan = Plan { clients: 32, stream: true, of_model: true };
+    let plan = Plan::runs(32).streamed().of_model();
     let own = world.load(&[mock.address], plan, &[model]).await?;
     rows.extend(
         Row::of("the mock model by itself, 32 clients", "/s", &[own.outcome.rate]).map(|row| row.note(own.note())),
