@@ -46,9 +46,9 @@ pub async fn prepare_agno(world: &World<'_>) -> Result<(), Error> {
     child::output("scripts/venv-bench.sh", command, VENV_WITHIN).await.map(drop)
 }
 
-/// AgentOS with an agent like Daybook's, on uvicorn.
-pub async fn agno(world: &World<'_>, db: AgnoDb, workers: u32, model: &Server) -> Result<Server, Error> {
-    let name = format!("agno_{}_{workers}", slug(db));
+/// AgentOS with an agent, a team and a workflow like Daybook's, on uvicorn; `group` is whose it is.
+pub async fn agno(world: &World<'_>, group: &str, db: AgnoDb, workers: u32, model: &Server) -> Result<Server, Error> {
+    let name = format!("{group}_{}_{workers}", slug(db));
     let db_url = match db {
         AgnoDb::Sqlite => format!("sqlite:///{}", world.dir.join(&name).with_extension("db").display()),
         AgnoDb::Postgres => alchemy(&world.database(&name).await?, "psycopg"),
@@ -67,8 +67,13 @@ pub async fn agno(world: &World<'_>, db: AgnoDb, workers: u32, model: &Server) -
     Ok(Server { child, address })
 }
 
+/// A setting's name, for people.
+pub fn title(db: AgnoDb, workers: u32) -> String {
+    format!("agno, {}, {workers} worker{}", slug(db), if workers == 1 { "" } else { "s" })
+}
+
 /// As a part of names.
-pub fn slug(db: AgnoDb) -> &'static str {
+fn slug(db: AgnoDb) -> &'static str {
     match db {
         AgnoDb::Sqlite => "sqlite",
         AgnoDb::Postgres => "postgres",

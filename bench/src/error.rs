@@ -43,12 +43,21 @@ pub enum Error {
     /// A view.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// Daybook itself.
+    #[error(transparent)]
+    Daybook(Box<daybook::Error>),
     /// A result that is no JSON, which no child of ours prints.
     #[error("a result is not the JSON it should be: {0}")]
     Json(#[from] serde_json::Error),
     /// A signal came.
     #[error("stopped by a signal; the processes that were started have ended")]
     Stopped,
+}
+
+impl From<daybook::Error> for Error {
+    fn from(error: daybook::Error) -> Self {
+        Self::Daybook(Box::new(error))
+    }
 }
 
 impl Error {

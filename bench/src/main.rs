@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod rows;
 mod seen;
+mod serve;
 mod serving;
 mod sockets;
 mod sse;
@@ -48,6 +49,8 @@ enum Verb {
     MockModel(mock::Options),
     /// Serve the same POST as an agent's runs, doing nothing: what poem alone can do.
     Echo(echo::Options),
+    /// Serve Daybook with the teams and workflows that are measured, on the log of DATABASE_URL.
+    Serve(serve::Options),
     /// Ask for one run after the other over many connections, and print how fast they were.
     Load(load::Options),
     /// Open many streaming runs and hold them.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Load(options) => on_one_thread(load::run(options)),
         Verb::Streams(options) => on_one_thread(streams::run(options)),
         Verb::Sockets(options) => on_one_thread(sockets::run(options)),
+        Verb::Serve(options) => on_all_threads(serve::run(options)),
         Verb::Echo(options) => on_all_threads(echo::run(options)),
         Verb::Append(options) => on_all_threads(log::append(options)),
         Verb::Read(options) => on_all_threads(log::read(options)),

@@ -19,6 +19,8 @@ pub struct Pace {
     pub limit: u64,
     /// agno's databases and workers.
     pub agno: &'static [(AgnoDb, u32)],
+    /// The same for its teams and workflows: the best with either database.
+    pub agno_teams: &'static [(AgnoDb, u32)],
 }
 
 /// Where agno keeps its sessions.
@@ -53,6 +55,7 @@ impl Pace {
             (AgnoDb::AsyncPostgres, 2),
             (AgnoDb::AsyncPostgres, 4),
         ],
+        agno_teams: &[(AgnoDb::Sqlite, 4), (AgnoDb::Postgres, 4)],
     };
 
     /// Of `make bench QUICK=1`: says whether things work and about where they are.
@@ -65,5 +68,6 @@ impl Pace {
         starts: 3,
         limit: 4 * 60 - 10,
         agno: &[(AgnoDb::Sqlite, 2), (AgnoDb::Postgres, 2)],
+        agno_teams: &[(AgnoDb::Sqlite, 4), (AgnoDb::Postgres, 4)],
     };
 }

@@ -184,6 +184,14 @@ impl World<'_> {
         self.listening(name, command, "http://").await
     }
 
+    /// A Daybook with teams and workflows too, whose model is `model`: see [`crate::serve`].
+    pub async fn embedded(&self, name: &str, database: &Database, model: &Server) -> Result<Server, Error> {
+        let mut command = self.bench("serve")?;
+        command.args(["--model", &model.address.to_string()]).arg("--data-dir").arg(self.dir.join(name));
+        self.give(&mut command, database);
+        self.listening(name, command, LISTENS).await
+    }
+
     fn give(&self, command: &mut Command, database: &Database) {
         command.env("DATABASE_URL", database.url.expose_secret());
         command.env("DAYBOOK_MASTER_KEY", self.key.to_base64().expose_secret());

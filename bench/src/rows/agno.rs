@@ -10,7 +10,7 @@ use crate::world::{Plan, World};
 const CLIENTS: u32 = 32;
 /// Its first answers take seconds: it makes its tables and opens its connections then. And few answers need a longer
 /// look: at least this many seconds of warm-up and of measuring.
-const LEAST: (f64, f64) = (4.0, 5.0);
+pub const LEAST: (f64, f64) = (4.0, 5.0);
 
 /// Each of agno's settings, then Daybook beside the best of them.
 pub async fn measure(world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error> {
@@ -21,8 +21,8 @@ pub async fn measure(world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error
     let pace = Pace { warm_up, seconds, ..world.pace };
     let mut best: Option<(String, Vec<f64>)> = None;
     for (db, workers) in world.pace.agno.iter().copied() {
-        let name = format!("agno, {}, {workers} worker{}", anchors::slug(db), if workers == 1 { "" } else { "s" });
-        let agno = anchors::agno(world, db, workers, &mock).await?;
+        let name = anchors::title(db, workers);
+        let agno = anchors::agno(world, "agno", db, workers, &mock).await?;
         let idle = agno.child.rss_bytes() as f64 / 1_048_576.0;
         let (mut rates, mut note) = (Vec::new(), String::new());
         for repeat in 1..=world.pace.repeats {

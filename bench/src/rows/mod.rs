@@ -7,6 +7,7 @@ mod memory;
 mod nodes;
 mod reading;
 mod runs;
+mod teams;
 mod waiting;
 mod websocket;
 
@@ -37,11 +38,13 @@ pub enum Group {
     Waiting,
     /// WebSockets, each with a run of its own.
     Websocket,
+    /// Runs of teams and workflows, beside agno.
+    Teams,
 }
 
 impl Group {
     /// All, in the order in which they are measured.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Runs,
         Self::Append,
         Self::Memory,
@@ -51,6 +54,7 @@ impl Group {
         Self::Reading,
         Self::Waiting,
         Self::Websocket,
+        Self::Teams,
     ];
 
     /// Its name, as on the command line.
@@ -70,6 +74,7 @@ impl Group {
             Self::Reading => reading::measure(world, rows).await,
             Self::Waiting => waiting::measure(world, rows).await,
             Self::Websocket => websocket::measure(world, rows).await,
+            Self::Teams => teams::measure(world, rows).await,
         }
     }
 }
