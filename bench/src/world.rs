@@ -159,6 +159,14 @@ impl World<'_> {
         child::output("psql", psql, WITHIN).await.map(drop)
     }
 
+    /// What one query says, without headings.
+    pub async fn ask(&self, database: &Database, query: &str) -> Result<String, Error> {
+        let mut psql = self.postgres_program("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", query]);
+        psql.arg(database.url.expose_secret());
+        child::output("psql", psql, WITHIN).await
+    }
+
     /// The mock model.
     pub async fn mock(&self, arguments: &[&str]) -> Result<Server, Error> {
         let mut command = self.bench("mock-model")?;

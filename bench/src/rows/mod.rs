@@ -3,6 +3,7 @@
 mod agno;
 mod append;
 mod latency;
+mod loops;
 mod memory;
 mod nodes;
 mod reading;

@@ -1,4 +1,5 @@
-//! Runs of teams: beside agno with the same team on the same mock model, and what many members at once take.
+//! Runs of teams and workflows: beside agno with the same team and workflow on the same mock model, and what many members
+//! at once and many iterations take.
 
 use crate::anchors;
 use crate::error::Error;
@@ -6,11 +7,12 @@ use crate::load::Outcome;
 use crate::pace::Pace;
 use crate::report::Row;
 use crate::seen::Kind;
-use crate::serve::{ALL_AT_ONCE, TEAM};
+use crate::serve::{ALL_AT_ONCE, TEAM, WORKFLOW};
 use crate::stats::Spread;
 use crate::world::{Plan, Server, World};
 
 use super::agno::LEAST;
+use super::loops;
 
 const CLIENTS: u32 = 32;
 /// Of streams, a second: far below what either serves, so that times are those of a server that is not busy.
@@ -21,7 +23,8 @@ const SLOW_MODEL: [&str; 4] = ["--first-token-ms", "500", "--tokens", "1"];
 const SLOW_PACE: (f64, f64) = (1.2, 4.5);
 
 /// What is run.
-const WORKS: [Work; 1] = [Work { name: "team", kind: Kind::Team, id: TEAM }];
+const WORKS: [Work; 2] =
+    [Work { name: "team", kind: Kind::Team, id: TEAM }, Work { name: "workflow", kind: Kind::Workflow, id: WORKFLOW }];
 
 #[derive(Clone, Copy)]
 struct Work {
@@ -58,10 +61,11 @@ struct Contender {
     pace: Pace,
 }
 
-/// Beside agno, then members at once.
+/// Beside agno, then members at once, then loops.
 pub async fn measure(world: &World<'_>, rows: &mut Vec<Row>) -> Result<(), Error> {
     beside_agno(world, rows).await?;
-    members_at_once(world, rows).await
+    members_at_once(world, rows).await?;
+    loops::measure(world, rows).await
 }
 
 /// All serve at the same time and are loaded in turn: what else happens on the machine meets all of them.
