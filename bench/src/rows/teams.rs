@@ -161,11 +161,16 @@ async fn firsts(
             outcomes.push(measured.outcome);
         }
     }
+    let mut own_rows = Vec::new();
     for (what, wait) in WAITS {
         let [own, other] = found.each_ref().map(|all| all.iter().map(wait).collect::<Vec<_>>());
         let row = Row::of(format!("{} runs, {RATE} a second: to the {what}", work.name), "ms", &own);
-        rows.extend(row.map(|row| row.beside(&agno.name, &other).note(streams(&found))));
+        own_rows.extend(row.map(|row| row.beside(&agno.name, &other)));
     }
+    if let Some(first) = own_rows.first_mut() {
+        first.notes.push(streams(&found));
+    }
+    rows.extend(own_rows);
     Ok(())
 }
 
