@@ -3,6 +3,7 @@
 
 use daybook_domain::approval::{ApprovalEvent, ApprovalRequested, ApprovalResolved, Verdict};
 use daybook_domain::command::{ContinueRun, Envelope};
+use daybook_domain::component::ComponentKind;
 use daybook_domain::ids::{ApprovalId, LogId, RunId, StreamId};
 use daybook_domain::redact::Redactor;
 use daybook_domain::run::{
@@ -284,11 +285,12 @@ fn silence(state: &RunState, below: &[MemberAsk]) -> String {
             steps.join(", ")
         );
     }
-    let calls: Vec<&str> = asked().map(|(_, tool)| tool.call.name.as_str()).collect();
+    let calls = asked().map(|(_, tool)| tool.call.name.as_str()).collect::<Vec<_>>().join(", ");
+    let agent = state.component().is_none_or(|component| component.kind == ComponentKind::Agent);
+    let told = if agent { "the calls that it told in `tools`" } else { "what it told in `requirements`" };
     format!(
-        "The run waits for answers about {}: send the calls that it told in `tools`, each with `confirmed`, its \
-         `user_input_schema`, its `user_feedback_schema` or its `result` filled in",
-        calls.join(", ")
+        "The run waits for answers about {calls}: send {told}, each with `confirmed`, its `user_input_schema`, its \
+         `user_feedback_schema` or its `result` filled in"
     )
 }
 

@@ -8,6 +8,7 @@ mod input;
 mod next;
 #[cfg(test)]
 mod pause_tests;
+mod pauses;
 #[cfg(test)]
 mod repair_tests;
 mod requirement;
@@ -21,14 +22,16 @@ mod tree;
 
 pub use command::{OnBusy, RunCommand, RunError, RunMode};
 pub use event::{
-    AnswerMissed, CancelRequested, ErrorKind, Forked, ModelCallCompleted, ModelCallFailed, ModelCallRequested,
-    RequestedCall, RequirementResolved, RunAccepted, RunCancelled, RunContinued, RunEvent, RunFailed, RunPaused,
-    RunReplaced, RunStage, RunSucceeded, RunTakenOver, ToolCallCompleted, ToolCallFailed, ToolCallRequested,
-    ToolOutcomeUnknown,
+    AnswerMissed, ErrorKind, Forked, ModelCallCompleted, ModelCallFailed, ModelCallRequested, RequestedCall,
+    RunAccepted, RunEvent, RunTakenOver, ToolCallCompleted, ToolCallFailed, ToolCallRequested, ToolOutcomeUnknown,
 };
 pub use feedback::{Choice, Question, can_be_answered, questions};
 pub use input::InputField;
 pub use next::{Ending, Next};
+pub use pauses::{
+    CancelRequested, RequirementResolved, RunCancelled, RunContinued, RunFailed, RunPaused, RunReplaced, RunStage,
+    RunSucceeded,
+};
 pub use requirement::{
     Answer, AnswerError, Decision, Given, REJECTED, Requirement, RequirementKind, after_a_crash, needed,
 };

@@ -5,9 +5,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::command::{RunCommand, RunError, RunMode};
-use super::event::{
-    CancelRequested, ErrorKind, ModelCallCompleted, ModelCallRequested, RunAccepted, RunContinued, RunEvent, RunStage,
-};
+use super::event::{ErrorKind, ModelCallCompleted, ModelCallRequested, RunAccepted, RunEvent};
+use super::pauses::{CancelRequested, RunContinued, RunStage};
 use super::requirement::Requirement;
 use super::task::Task;
 use super::tools::{Attached, ToolOutcome, ToolRecord};

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::event::{ErrorKind, RequirementResolved, ToolCallRequested};
+use super::event::{ErrorKind, ToolCallRequested};
+use super::pauses::RequirementResolved;
 use super::requirement::{Decision, Given, REJECTED, Requirement, RequirementKind};
 use super::state::RunState;
 use super::tree::ChildRef;
