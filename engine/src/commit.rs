@@ -256,6 +256,9 @@ impl Driver {
         if !events.is_empty() {
             self.version = appended.versions.first().copied().unwrap_or(self.version);
         }
+        if beside.leaves && self.is_root() {
+            self.live.set_released();
+        }
         self.state = after;
         for (at, frames) in shown {
             self.live.hub.push(at, &self.meta, frames);

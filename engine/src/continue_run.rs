@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use crate::approvals::withdrawn;
 use crate::engine::{Engine, Inner, Outcome};
 use crate::error::ExecuteError;
-use crate::flow::step_answers;
+use crate::flow::{StepAnswers, step_answers};
 use crate::fork::fork_run;
 use crate::plan::approval_of;
 use crate::registry::Checks;
@@ -45,7 +45,8 @@ pub(crate) async fn continue_run(
         }
         let (answers, below) = sorted_answers(inner, envelope.log_id, &run, &command.answers).await?;
         let by = &envelope.principal.name;
-        let steps = step_answers(inner, envelope.log_id, &run, &command.step_answers, by).await?;
+        let StepAnswers { new: steps, repeats } =
+            step_answers(inner, envelope.log_id, &run, &command.step_answers, by).await?;
         let answered = !answers.is_empty() || !below.is_empty() || !steps.is_empty();
         if run.state.status != RunStatus::Paused && below.is_empty() && steps.is_empty() {
             return if let Some(outcome) = joined(&run, &command, &answers)? {
@@ -59,6 +60,10 @@ pub(crate) async fn continue_run(
             // When nothing is asked any more, it goes on.
             let asked =
                 run.state.is_asking() || inner.is_asked_below(envelope.log_id, &run.state).await.map_err(refused)?;
+            if asked && repeats {
+                // Sent once more: it is what the run went on from.
+                return Ok(as_it_is(&run));
+            }
             if asked {
                 return Err(ExecuteError::Unanswered(silence(&run.state, &asks)));
             }
@@ -284,6 +289,11 @@ fn silence(state: &RunState, below: &[MemberAsk]) -> String {
              `user_input`, `selected_choices` or `edited_output` filled in",
             steps.join(", ")
         );
+    }
+    if state.flow.is_some() && asked().next().is_none() {
+        return "The run waits for what the runs of its steps ask: send what it told in `step_requirements`, with \
+                `executor_requirements` and `executor_step_requirements` filled in"
+            .to_owned();
     }
     let calls = asked().map(|(_, tool)| tool.call.name.as_str()).collect::<Vec<_>>().join(", ");
     let agent = state.component().is_none_or(|component| component.kind == ComponentKind::Agent);

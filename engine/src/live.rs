@@ -53,6 +53,7 @@ pub(crate) struct LiveRun {
     left: watch::Sender<Option<Left>>,
     dirty: AtomicBool,
     waiting: AtomicBool,
+    released: AtomicBool,
 }
 
 impl LiveRun {
@@ -71,6 +72,7 @@ impl LiveRun {
             left: watch::Sender::new(None),
             dirty: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
+            released: AtomicBool::new(false),
         })
     }
 
@@ -117,6 +119,16 @@ impl LiveRun {
             Some(Left::Finished(state)) => Some(RunState::clone(state)),
             _ => None,
         }
+    }
+
+    /// Its lease was given up with its last event: what is left to do here is no other node's.
+    pub fn set_released(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    /// See [`LiveRun::set_released`].
+    pub fn is_released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
     }
 
     /// Notes whether it waits for its session.

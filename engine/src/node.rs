@@ -221,7 +221,7 @@ async fn let_go_of_lost(inner: &Arc<Inner>, seen: &mut Lost) -> Result<(), Store
     }
     let name = |live: &LiveRun| (live.run_id.clone(), live.epoch);
     let (mut runs, mut still) = (HashSet::new(), live);
-    still.retain(|live| !held.contains(&name(live)));
+    still.retain(|live| !held.contains(&name(live)) && !live.is_released());
     for live in still {
         if seen.runs.contains(&name(&live)) {
             tracing::warn!(run = %live.run_id, epoch = live.epoch, "another node took a run over; it is let go here");

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use daybook_domain::approval::{ApprovalRequested, call_hash};
-use daybook_domain::component::ComponentConfig;
+use daybook_domain::component::{ComponentConfig, TeamMode};
 use daybook_domain::ids::ApprovalId;
 use daybook_domain::run::{
     ChildRef, Ending, MemberAsk, ModelCallRequested, Next, Requirement, RequirementKind, RunAccepted, RunCancelled,
@@ -268,6 +268,18 @@ impl Planner<'_> {
         };
         let arguments = tool.call.exactly().and_then(check);
         let again = tool.attempts > 0;
+        // The answer is one member's: a second one has nobody to go to.
+        let before = state.tools.iter().take_while(|other| other.call.id != tool.call.id);
+        let handed =
+            |other: &&ToolRecord| !matches!(other.outcome, Some(ToolOutcome::Failed(_) | ToolOutcome::Rejected(_)));
+        if team.mode == TeamMode::Route
+            && !again
+            && before.filter(handed).any(|other| other.call.name == tool.call.name)
+        {
+            return Some(
+                Err("the request was handed to another member already, whose answer is the team's".to_owned()),
+            );
+        }
         Some(arguments.and_then(|arguments| read_order(team, &state.tasks, &tool.call.name, &arguments, again)))
     }
 

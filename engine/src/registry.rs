@@ -11,7 +11,9 @@ use daybook_store::Abilities;
 use daybook_tools::{ArgumentCheck, Tool, ToolError, ToolSet};
 use serde_json::{Map, Value};
 
+use crate::child::MAX_DEPTH;
 use crate::flow::{FlowCode, Functions};
+use crate::registry_error::RegistryError;
 
 /// A component as this server can run it. A run keeps the one it started with.
 pub struct Component {
@@ -25,6 +27,8 @@ pub struct Component {
     pub checks: Checks,
     /// The code of its steps, where it is a workflow.
     pub flow: Option<Arc<FlowCode>>,
+    /// How many levels of runs its own runs have under them.
+    pub(crate) depth: u32,
     /// Its model; none for a workflow, and when the configuration is another server's and this one has no model of that
     /// name.
     pub model: Option<Arc<dyn ChatModel>>,
@@ -95,60 +99,6 @@ fn checks(config: &ComponentConfig, tools: &ToolSet) -> Checks {
     let check = |spec| CallCheck { schema: ArgumentCheck::new(spec), tool: tools.get(&spec.name).cloned() };
     let handing = config.agent().and_then(|agent| agent.team.as_ref()).into_iter().flat_map(|team| &team.tools);
     config.tools().into_iter().chain(handing).map(|spec| (spec.name.clone(), check(spec))).collect()
-}
-
-/// Why components cannot be registered.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// Two components of one kind with one id.
-    #[error("two {kind}s have the id {id:?}: give each its own")]
-    Duplicate {
-        /// What they are.
-        kind: &'static str,
-        /// Their id.
-        id: String,
-    },
-    /// An agent names a model that is not there.
-    #[error("agent {agent:?} uses the model {model:?}, which is not defined; defined are: {known}")]
-    UnknownModel {
-        /// The agent.
-        agent: String,
-        /// The model it names.
-        model: String,
-        /// The models there are.
-        known: String,
-    },
-    /// The rule of a tool's approval cannot be followed.
-    #[error("the approval of the tool {tool:?} of agent {agent:?}: {fault}")]
-    Rule {
-        /// The agent.
-        agent: String,
-        /// The tool.
-        tool: String,
-        /// What is wrong, and how to mend it.
-        fault: &'static str,
-    },
-    /// A component runs another one that was not added before it.
-    #[error("the {kind} {id:?} runs a {child} that is not known: add what it runs before it")]
-    UnknownChild {
-        /// What the component is.
-        kind: &'static str,
-        /// Its id.
-        id: String,
-        /// What it runs.
-        child: ComponentRef,
-    },
-    /// A workflow cannot be run.
-    #[error("the workflow {id:?} cannot be run:\n  - {}", .faults.join("\n  - "))]
-    Workflow {
-        /// The workflow.
-        id: String,
-        /// All that is wrong with it, each with the steps it is about.
-        faults: Vec<String>,
-    },
-    /// The configuration cannot be written as JSON.
-    #[error("the configuration of {0:?} cannot be written: {1}")]
-    Json(String, serde_json::Error),
 }
 
 /// Whether clients find a component.
@@ -273,11 +223,17 @@ impl Registry {
         if let Some((child, _)) = unknown {
             return Err(RegistryError::UnknownChild { kind, id, child: child.clone() });
         }
+        let below = config.children().into_iter().filter_map(|(_, hash)| self.by_hash(hash));
+        let depth = below.map(|child| child.depth + 1).max().unwrap_or_default();
+        if depth > MAX_DEPTH {
+            return Err(RegistryError::TooDeep { kind, id, most: MAX_DEPTH });
+        }
         let hash = config_hash(&config).map_err(|error| RegistryError::Json(id, error))?;
         self.add_tools(&tools);
         let checks = checks(&config, &tools);
         let flow = self.flow_code(&config);
-        let added = Arc::new(Component { config: Arc::new(config), hash: hash.clone(), tools, checks, flow, model });
+        let (config, hash) = (Arc::new(config), hash);
+        let added = Arc::new(Component { config, hash: hash.clone(), tools, checks, flow, depth, model });
         if listing == Listing::Public {
             self.by_ref.insert(component, self.listed.len());
             self.listed.push(added.clone());
@@ -339,7 +295,7 @@ impl Registry {
             self.models.get(key).or_else(|| self.retired.models.get(key)).cloned()
         });
         let flow = self.flow_code(&config);
-        Arc::new(Component { hash: hash.to_owned(), tools, checks, flow, model, config })
+        Arc::new(Component { hash: hash.to_owned(), tools, checks, flow, depth: 0, model, config })
     }
 
     fn flow_code(&self, config: &ComponentConfig) -> Option<Arc<FlowCode>> {

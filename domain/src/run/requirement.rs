@@ -163,6 +163,9 @@ pub enum AnswerError {
     /// It was answered before, otherwise; the first answer wins.
     #[error("the tool call {0:?} was answered already, and the first answer counts")]
     Answered(String),
+    /// A step was answered before, otherwise; the first answer wins.
+    #[error("{0}")]
+    StepAnswered(String),
     /// The answer lacks something or has the wrong type.
     #[error("{0}")]
     Unfit(String),

@@ -20,6 +20,15 @@ pub struct StepRequirement {
     pub kind: StepType,
     /// What is asked.
     pub ask: Ask,
+    /// How often the step was asked about before in this run, in whatever iteration: an answer to an earlier question is
+    /// none to this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub number: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What is asked about a step.
@@ -117,6 +126,9 @@ impl Before {
 pub struct StepAnswer {
     /// The step's id.
     pub step_id: String,
+    /// Which question it answers, where the caller says so; the one that is open otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
     /// Yes or no.
     #[serde(default)]
     pub confirmed: Option<bool>,
@@ -265,7 +277,7 @@ mod tests {
     }
 
     fn asked(ask: Ask) -> StepRequirement {
-        StepRequirement { place: Place::top(0), name: "deploy".into(), kind: StepType::Step, ask }
+        StepRequirement { place: Place::top(0), name: "deploy".into(), kind: StepType::Step, ask, number: 0 }
     }
 
     fn before(confirmation: bool, values: bool) -> StepRequirement {

@@ -205,6 +205,9 @@ impl FlowState {
     pub fn ask(&mut self, requirements: &[StepRequirement]) {
         self.paused = requirements.iter().map(|needed| needed.place.clone()).collect();
         for needed in requirements {
+            if !matches!(needed.ask, Ask::Executor { .. }) {
+                self.questions.insert(needed.place.static_path(), needed.number + 1);
+            }
             let record = self.reach(&needed.place, &needed.name, needed.kind);
             (record.asked, record.given) = (Some(needed.clone()), None);
         }

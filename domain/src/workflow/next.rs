@@ -271,7 +271,7 @@ impl<'c> Walk<'c, '_> {
 
     fn ask(&mut self, step: &'c Step, place: &Place, ask: Ask) -> Stand {
         let (place, name) = (place.clone(), step.name.clone());
-        self.moves.push(Move::Ask(StepRequirement { place, name, kind: step.kind.step_type(), ask }));
+        self.moves.push(Move::Ask(StepRequirement { place, name, kind: step.kind.step_type(), ask, number: 0 }));
         Stand::Open
     }
 
@@ -369,7 +369,13 @@ impl<'c> Walk<'c, '_> {
                     let choices = block.choices.iter().map(|choice| choice.name.clone()).collect();
                     let ask = Ask::Routes { message: message.clone(), choices, many: block.many };
                     let (place, name) = (place.clone(), step.name.clone());
-                    return Some(Move::Ask(StepRequirement { place, name, kind: step.kind.step_type(), ask }));
+                    return Some(Move::Ask(StepRequirement {
+                        place,
+                        name,
+                        kind: step.kind.step_type(),
+                        ask,
+                        number: 0,
+                    }));
                 }
             },
         };

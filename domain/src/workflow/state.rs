@@ -34,6 +34,9 @@ pub struct FlowState {
     /// The steps that it paused for last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paused: Vec<Place>,
+    /// How often each step was asked about, by its path without iterations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) questions: BTreeMap<String, u32>,
 }
 
 /// A step that was reached.
@@ -186,6 +189,11 @@ impl FlowState {
     pub fn open(&self) -> impl Iterator<Item = (&StepRequirement, &StepRecord)> {
         let open = self.steps.values().filter(|record| record.is_open());
         open.filter_map(|record| Some((record.asked.as_ref()?, record)))
+    }
+
+    /// How often a step was asked about so far, in whatever iteration.
+    pub fn times_asked(&self, place: &Place) -> u32 {
+        self.questions.get(&place.static_path()).copied().unwrap_or_default()
     }
 
     /// What it paused for last and still waits for: what nobody has answered, and what its child runs ask.

@@ -9,20 +9,26 @@ use crate::engine::Inner;
 use crate::error::ExecuteError;
 use crate::settle::{Standing, refused};
 
-/// The answers that say something new, as they are recorded, by the runs that asked: the run itself, and those under it.
+/// What the answers to steps come to.
+#[derive(Default)]
+pub(crate) struct StepAnswers {
+    /// What is new, as it is recorded, by the runs that asked: the run itself, and those under it.
+    pub new: Vec<(Standing, Vec<RunEvent>)>,
+    /// Whether one was said before, to a question that has its answer.
+    pub repeats: bool,
+}
+
+/// Sorts the answers. Clients send what they answered before along with what is new; each names its question.
 pub(crate) async fn step_answers(
     inner: &Inner,
     log: LogId,
     run: &Standing,
     answers: &[StepAnswer],
     by: &str,
-) -> Result<Vec<(Standing, Vec<RunEvent>)>, ExecuteError> {
-    // Clients send what they answered before along with what is new: of several answers about a step the last counts.
-    let newer = |at: usize, answer: &StepAnswer| answers[at + 1..].iter().any(|other| other.step_id == answer.step_id);
-    let answers: Vec<&StepAnswer> =
-        answers.iter().enumerate().filter(|(at, answer)| !newer(*at, answer)).map(|(_, answer)| answer).collect();
-    let mut found: Vec<(Standing, Vec<RunEvent>)> = Vec::new();
+) -> Result<StepAnswers, ExecuteError> {
+    let mut all = StepAnswers::default();
     let mut below = None;
+    let mut read: Vec<&StepAnswer> = Vec::new();
     for answer in answers {
         let asking = if asked(&run.state, answer).is_some() {
             Some(run.clone())
@@ -39,25 +45,55 @@ pub(crate) async fn step_answers(
         };
         let Some(asking) = asking else {
             if is_a_step(run, answer) {
+                all.repeats = true;
                 continue;
             }
             let fault =
                 format!("the run has no step {:?}: answer with the step_id of what it waits for", answer.step_id);
             return Err(AnswerError::Unfit(fault).into());
         };
-        let Some(event) = new_answer(inner, &asking, answer, by)? else { continue };
+        let current = asked(&asking.state, answer).map(|asked| asked.number);
+        if answer.number.is_some_and(|number| current.is_some_and(|current| number < current)) {
+            all.repeats = true;
+            continue;
+        }
+        if let Some(other) = read.iter().find(|other| other.step_id == answer.step_id) {
+            if same(other, answer) {
+                continue;
+            }
+            let fault =
+                format!("the step {:?} is answered twice, and not alike: say once what is meant", answer.step_id);
+            return Err(AnswerError::Unfit(fault).into());
+        }
+        read.push(answer);
+        let Some(event) = new_answer(inner, &asking, answer, by)? else {
+            // It says nothing, or what was said already.
+            all.repeats |= is_answered(&asking.state, answer);
+            continue;
+        };
         let id = &asking.accepted.run_id;
-        match found.iter_mut().find(|(known, _)| known.accepted.run_id == *id) {
+        match all.new.iter_mut().find(|(known, _)| known.accepted.run_id == *id) {
             Some((_, events)) => events.push(event),
-            None => found.push((asking, vec![event])),
+            None => all.new.push((asking, vec![event])),
         }
     }
-    Ok(found)
+    Ok(all)
+}
+
+/// Whether two answers to one question say the same.
+fn same(one: &StepAnswer, other: &StepAnswer) -> bool {
+    StepAnswer { number: None, ..one.clone() } == StepAnswer { number: None, ..other.clone() }
 }
 
 fn asked<'a>(state: &'a RunState, answer: &StepAnswer) -> Option<&'a StepRequirement> {
     let (asked, _) = state.flow.as_ref()?.asked(state.run_id()?, &answer.step_id)?;
     Some(asked)
+}
+
+fn is_answered(state: &RunState, answer: &StepAnswer) -> bool {
+    let flow = state.flow.as_ref().zip(state.run_id());
+    let record = flow.and_then(|(flow, run)| flow.asked(run, &answer.step_id));
+    record.is_some_and(|(_, record)| record.given.is_some())
 }
 
 /// Whether the workflow has this step, though nothing is asked about it any more.
@@ -75,7 +111,7 @@ fn new_answer(inner: &Inner, run: &Standing, answer: &StepAnswer, by: &str) -> R
             return Ok(None);
         }
         let fault = format!("the step {:?} was answered already, and the first answer counts", asked.name);
-        return Err(AnswerError::Unfit(fault));
+        return Err(AnswerError::StepAnswered(fault));
     }
     if run.state.status.is_end() {
         return Err(AnswerError::Ended(run.state.status));

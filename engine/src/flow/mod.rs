@@ -7,7 +7,7 @@ mod plan;
 mod steps;
 mod values;
 
-pub(crate) use answers::step_answers;
+pub(crate) use answers::{StepAnswers, step_answers};
 pub(crate) use code::FlowCode;
 pub use code::{Asked, Fault, Functions, Rule, StepFunction, StepInput, StepSaid};
 pub use frames::{StepAsked, StepTag};

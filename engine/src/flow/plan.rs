@@ -195,7 +195,10 @@ impl Planner<'_> {
                 }
                 Move::TakeUp(start, child) => starts.push(self.start_step(state, start, Some(child), None).1),
                 Move::Waits(start, child) => asks.push(self.waits(&start, child)),
-                Move::Ask(asked) => asks.push(asked),
+                Move::Ask(asked) => {
+                    let number = state.flow.as_ref().map_or(0, |flow| flow.times_asked(&asked.place));
+                    asks.push(StepRequirement { number, ..asked });
+                }
                 Move::Wait { until_ms, .. } => due = Some(due.map_or(until_ms, |due| due.min(until_ms))),
                 Move::Await(_) | Move::Decide(_) | Move::Enter(_) | Move::Close(_) | Move::GiveUp { .. } => {}
             }
@@ -256,7 +259,13 @@ impl Planner<'_> {
     fn waits(&self, start: &Start<'_>, child: ChildRef) -> StepRequirement {
         let (place, name, kind) = (start.place.clone(), start.step.name.clone(), start.step.kind.step_type());
         let steps = self.waiting.get(place.as_str()).map(|asks| asks.steps.clone()).unwrap_or_default();
-        StepRequirement { place, name, kind, ask: Ask::Executor { child, name: executor(start.step).name, steps } }
+        StepRequirement {
+            place,
+            name,
+            kind,
+            ask: Ask::Executor { child, name: executor(start.step).name, steps },
+            number: 0,
+        }
     }
 
     fn pause_steps(&self, state: &RunState, steps: Vec<StepRequirement>) -> Plan {

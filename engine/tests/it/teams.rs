@@ -291,6 +291,23 @@ async fn a_routed_request_is_answered_by_the_member() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_routed_to_one_member_only() {
+    let crew = Crew::new(&["a", "b"]).await;
+    let engine = crew.engine(TeamMode::Route).await;
+    let both = Turn::Call(&[
+        ("x", "delegate_task_to_member", r#"{"member_id":"a","task":"look"}"#),
+        ("y", "delegate_task_to_member", r#"{"member_id":"b","task":"look"}"#),
+    ]);
+    crew.world.script([both]);
+    crew.says("a", [Turn::Say("From A")]);
+    let run = run(&engine, asking("Hello", "s")).await;
+    let state = ended(&engine, &run).await;
+    assert_eq!((state.status, state.content().as_str(), crew.calls("b")), (RunStatus::Completed, "From A", 0));
+    engine.shutdown().await;
+    crew.world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tasks_are_listed_worked_off_and_told_of() {
     let crew = Crew::new(&["a", "b"]).await;
     let engine = crew.engine(TeamMode::Tasks).await;

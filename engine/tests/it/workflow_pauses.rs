@@ -1,7 +1,7 @@
 //! What people are asked about the steps of a workflow, and what their answers do.
 
 use daybook_domain::run::InputField;
-use daybook_domain::run::{Answer, RunMode, RunStatus};
+use daybook_domain::run::{Answer, RunMode, RunState, RunStatus};
 use daybook_domain::workflow::{
     Ask, Confirmation, HumanReview, InputReview, OnError, OnReject, OutputReview, Policies, RouterStep, Selector, Step,
     StepAnswer, StepKind, UserInput,
@@ -326,6 +326,33 @@ async fn a_pause_outlives_its_node_and_a_paused_workflow_can_be_cancelled() {
     let state = ended(&engine, &run).await;
     assert_eq!(state.status, RunStatus::Cancelled);
     flows.each_ended_once(&engine, &run).await;
+    engine.shutdown().await;
+    flows.world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_sent_again_says_nothing_about_the_next_question() {
+    let flows = Flows::new().await;
+    let turn = repeat("rounds", vec![confirmed(function("turn", "upper"), OnReject::Skip)], None, 3);
+    let engine = flows.engine(workflow(vec![turn])).await;
+    let state = watched(&engine, "Hello").await;
+    assert_paused(&state);
+    let number = |state: &RunState| state.open_steps().next().unwrap().0.number;
+    assert_eq!(number(&state), 0);
+    let first = StepAnswer { number: Some(0), ..yes(&state) };
+    let second = answered(&engine, &state, vec![first.clone()]).await;
+    assert_eq!((second.status, number(&second)), (RunStatus::Paused, 1));
+    // The step has the same id in every iteration. What was said about the first is no word about the second.
+    engine.execute(envelope(answering(&state, vec![first.clone()]))).await.unwrap();
+    let still = engine.run(LOG, state.run_id().unwrap()).await.unwrap().unwrap();
+    assert_eq!((number(&still), flows.done.places().len()), (1, 1));
+    // Clients send all that was ever asked: the old answers are passed over. Two answers to one question are refused.
+    let now = StepAnswer { number: Some(1), ..yes(&second) };
+    let no = StepAnswer { confirmed: Some(false), ..now.clone() };
+    let refused = engine.execute(envelope(answering(&state, vec![now.clone(), no]))).await.unwrap_err();
+    assert!(refused.to_string().contains("answered twice"), "{refused}");
+    let third = answered(&engine, &second, vec![first, now]).await;
+    assert_eq!((third.status, number(&third), flows.done.places().len()), (RunStatus::Paused, 2, 2));
     engine.shutdown().await;
     flows.world.close().await;
 }

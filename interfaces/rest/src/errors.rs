@@ -147,7 +147,7 @@ impl From<ExecuteError> for ApiError {
                 Self::Forbidden(problem(error.to_string()))
             }
             ExecuteError::Approval(ApprovalError::Nameless) => Self::bad(error.to_string()),
-            ExecuteError::Answer(AnswerError::Answered(_) | AnswerError::Ended(_))
+            ExecuteError::Answer(AnswerError::Answered(_) | AnswerError::StepAnswered(_) | AnswerError::Ended(_))
             | ExecuteError::GoesOn
             | ExecuteError::Approval(_) => Self::Conflict(problem(error.to_string())),
             ExecuteError::Answer(_) | ExecuteError::Unanswered(_) | ExecuteError::CannotContinue(_) => {

@@ -81,6 +81,7 @@ fn step(needed: &Map<String, Value>) -> Result<StepAnswer, String> {
     };
     Ok(StepAnswer {
         step_id: text("step_id")?.ok_or("step_id is missing")?,
+        number: some("retry_count").map(number).transpose()?,
         confirmed,
         feedback: text("rejection_feedback")?,
         values: values(needed)?,
@@ -88,6 +89,11 @@ fn step(needed: &Map<String, Value>) -> Result<StepAnswer, String> {
         input: some("edited_input").cloned(),
         output: some("edited_output").cloned(),
     })
+}
+
+fn number(count: &Value) -> Result<u32, String> {
+    let number = count.as_u64().and_then(|count| u32::try_from(count).ok());
+    number.ok_or_else(|| "retry_count must be the number that was told".to_owned())
 }
 
 /// What is filled in: in `user_input`, or else in the fields.

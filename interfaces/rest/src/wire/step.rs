@@ -94,7 +94,7 @@ pub(crate) fn requirement(asked: &StepAsked, run: &RunId, input: Value, calls: &
         "output_review_message": null,
         "is_post_execution": false,
         "rejection_feedback": given.and_then(|given| given.feedback.as_ref()),
-        "retry_count": 0,
+        "retry_count": needed.number,
         "max_retries": MAX_RETRIES,
         "timeout_at": null,
         "on_timeout": "cancel",
@@ -133,11 +133,10 @@ fn ask(ask: &Ask, filled: Option<&Map<String, Value>>, calls: &[Value]) -> Map<S
             "available_choices": choices,
             "allow_multiple_selections": many,
         }),
-        Ask::Output { message, rejections, max_rejections } => json!({
+        Ask::Output { message, max_rejections, .. } => json!({
             "requires_output_review": true,
             "output_review_message": message,
             "is_post_execution": true,
-            "retry_count": rejections,
             "max_retries": max_rejections,
         }),
         Ask::Failure => json!({
@@ -301,7 +300,7 @@ mod tests {
         let review = json!({"kind": "output", "rejections": 1, "max_rejections": 5});
         let shown = self::tests::shown(review);
         assert_eq!((&shown["requires_output_review"], &shown["is_post_execution"]), (&json!(true), &json!(true)));
-        assert_eq!((&shown["retry_count"], &shown["max_retries"]), (&json!(1), &json!(5)));
+        assert_eq!((&shown["retry_count"], &shown["max_retries"]), (&json!(0), &json!(5)));
         let child = json!({"run_id": "c1", "component": {"kind": "agent", "id": "careful"}});
         let executor = json!({"kind": "executor", "child": child, "name": "Careful"});
         let shown = self::tests::shown(executor);
