@@ -85,6 +85,8 @@ pub enum Command {
     DeleteApproval(ApprovalId),
     /// Do what the clock demands of an approval: remind of it, or let it expire.
     WatchApproval(ApprovalId),
+    /// Begin a session before anything runs in it.
+    CreateSession(Box<CreateSession>),
     /// Copy a session, so that the copy can go another way.
     ForkSession(ForkSession),
     /// Summarise what was said early in a session.
@@ -106,6 +108,12 @@ impl From<ContinueRun> for Command {
 impl From<ResolveApproval> for Command {
     fn from(command: ResolveApproval) -> Self {
         Self::ResolveApproval(Box::new(command))
+    }
+}
+
+impl From<CreateSession> for Command {
+    fn from(command: CreateSession) -> Self {
+        Self::CreateSession(Box::new(command))
     }
 }
 
@@ -220,6 +228,23 @@ pub struct ResolveApproval {
     pub resolved_by: Option<String>,
     /// Kept with the decision; the text `note` in it is told to the model when the call is rejected.
     pub data: Option<Map<String, Value>>,
+}
+
+/// Begin a session before anything runs in it. Fields left out by the caller are filled by the engine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreateSession {
+    /// The component it is a conversation with; with none in particular when absent.
+    pub component: Option<ComponentRef>,
+    /// Its id; a new UUID when absent.
+    pub session_id: Option<SessionId>,
+    /// Whom it belongs to; nobody in particular when absent.
+    pub user_id: Option<UserId>,
+    /// Its name for people; views show the first message of one without.
+    pub name: Option<String>,
+    /// Kept with it.
+    pub metadata: Option<Map<String, Value>>,
+    /// What its state begins with, before what the component sets.
+    pub state: Map<String, Value>,
 }
 
 /// Copy a session with its ended runs.

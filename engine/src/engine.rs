@@ -14,6 +14,7 @@ use daybook_domain::media::{Media, MediaContent};
 use daybook_domain::message::Message;
 use daybook_domain::redact::Redactor;
 use daybook_domain::run::{RunState, RunStatus};
+use daybook_domain::session::SessionState;
 use daybook_store::{Store, StoreError};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
@@ -28,7 +29,7 @@ use crate::live::LiveRun;
 use crate::registry::Registry;
 use crate::sessions::Sessions;
 use crate::watch::Watch;
-use crate::{approvals, cancel, compact, continue_run, fork_session, node, start};
+use crate::{approvals, cancel, compact, continue_run, create_session, fork_session, node, start};
 
 /// How long the engine sleeps at a time until something is due, in milliseconds.
 const MOST_SLEEP_MS: u64 = 250;
@@ -96,6 +97,8 @@ pub enum Outcome {
         /// The index of the last frame before it went on: what comes after is the continuation.
         after: Option<u64>,
     },
+    /// The session was created, now or earlier under the same key.
+    SessionCreated(Box<SessionState>),
     /// The session was copied.
     Forked {
         /// The copy.
@@ -211,6 +214,9 @@ impl Engine {
             Command::ContinueRun(command) => Box::pin(continue_run::continue_run(self, &envelope, *command)).await,
             Command::ResolveApproval(command) => Box::pin(approvals::resolve(self, &envelope, *command)).await,
             Command::DeleteApproval(id) => Box::pin(approvals::delete(self, &envelope, &id)).await,
+            Command::CreateSession(command) => {
+                Box::pin(create_session::create_session(self, &envelope, *command)).await
+            }
             Command::ForkSession(command) => Box::pin(fork_session::fork_session(self, &envelope, command)).await,
             Command::CompactSession(command) => Box::pin(compact::compact_session(self, &envelope, command)).await,
             Command::WatchApproval(id) => Box::pin(approvals::watch(self, &envelope, &id)).await,

@@ -7,6 +7,7 @@ mod child;
 mod commit;
 mod compact;
 mod continue_run;
+mod create_session;
 mod delegation;
 mod detail;
 mod drive;

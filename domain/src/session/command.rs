@@ -30,6 +30,25 @@ pub struct AdmitRun {
     pub at: i64,
 }
 
+/// Begin a session before anything runs in it.
+#[derive(Debug, Clone)]
+pub struct BeginSession {
+    /// The session.
+    pub session_id: SessionId,
+    /// Whom it belongs to; nobody in particular when absent.
+    pub user_id: Option<UserId>,
+    /// The component it is a conversation with.
+    pub component: Option<ComponentRef>,
+    /// Its name; views show the first message of one without.
+    pub name: Option<String>,
+    /// What its creator keeps with it.
+    pub metadata: Option<Map<String, Value>>,
+    /// What its state begins with.
+    pub state: Map<String, Value>,
+    /// Unix seconds.
+    pub at: i64,
+}
+
 /// How a run was let into its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,6 +69,9 @@ pub enum SessionError {
     /// The session belongs to somebody else; to a stranger it does not exist.
     #[error("Session not found")]
     Foreign,
+    /// It was begun before. The words are those that clients know.
+    #[error("Session with id '{0}' already exists. Use PATCH /sessions/{0} to update it.")]
+    Exists(SessionId),
     /// `on_busy=reject` and a run holds the session.
     #[error("The session is busy with run {0}: wait for it, or ask with on_busy=enqueue")]
     Busy(RunId),

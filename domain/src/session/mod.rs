@@ -8,7 +8,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Admission, AdmitRun, SessionError};
+pub use command::{Admission, AdmitRun, BeginSession, SessionError};
 pub use compaction::{CompactError, newest_within, oldest_within};
 pub use event::{
     SessionCompacted, SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionRunReplaced,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::command::{Admission, AdmitRun, SessionError};
+use super::command::{Admission, AdmitRun, BeginSession, SessionError};
 use super::event::{
     SessionCompacted, SessionCreated, SessionEvent, SessionRunAdmitted, SessionRunEnded, SessionStateChanged,
     StatePatch,
@@ -89,6 +89,37 @@ impl SessionState {
         self.active.as_ref() == Some(run) || self.parallel.contains(run)
     }
 
+    /// Begins the session. Of what is recorded, the first event is its creation; the second, where it begins with a state,
+    /// is that.
+    ///
+    /// # Errors
+    /// [`SessionError`] when it is there already, as the caller's or as another user's.
+    pub fn begin(&self, command: BeginSession) -> Result<Vec<SessionEvent>, SessionError> {
+        if self.exists() {
+            let own = self.is_for(command.user_id.as_ref());
+            return Err(if own { SessionError::Exists(command.session_id) } else { SessionError::Foreign });
+        }
+        let mut events = vec![SessionEvent::Created(SessionCreated {
+            session_id: command.session_id,
+            user_id: command.user_id,
+            component: command.component,
+            name: command.name.into(),
+            metadata: command.metadata.into(),
+            at: command.at,
+        })];
+        let patch = StatePatch { set: command.state, unset: Vec::new() };
+        if !patch.is_empty() {
+            let (patch, at) = (patch.into(), command.at);
+            events.push(SessionEvent::StateChanged(SessionStateChanged { run_id: None, patch, at }));
+        }
+        Ok(events)
+    }
+
+    /// Whether `user` may use it: it is theirs, or nobody's in particular.
+    fn is_for(&self, user: Option<&UserId>) -> bool {
+        self.user_id.is_none() || self.user_id.as_ref() == user
+    }
+
     /// Lets a run in, creating the session when it is not there.
     ///
     /// # Errors
@@ -104,7 +135,7 @@ impl SessionState {
                 metadata: None.into(),
                 at: command.at,
             }));
-        } else if self.user_id.is_some() && self.user_id != command.user_id {
+        } else if !self.is_for(command.user_id.as_ref()) {
             return Err(SessionError::Foreign);
         }
         let admission = match (&self.active, command.on_busy) {

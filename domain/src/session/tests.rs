@@ -102,6 +102,58 @@ fn a_session_is_its_users_and_nobody_elses() {
     given().when(admit(1, Some("alice"), OnBusy::Enqueue)).then_expect_events(expected);
 }
 
+fn begin(user: Option<&str>, state: Value) -> BeginSession {
+    BeginSession {
+        session_id: SessionId::parse("s-1").unwrap(),
+        user_id: user.map(|user| UserId::parse(user).unwrap()),
+        component: Some(ComponentRef::team(ComponentId::parse("t").unwrap())),
+        name: Some("Mine".into()),
+        metadata: Some(Map::from_iter([("m".into(), json!(2))])),
+        state: state.as_object().unwrap().clone(),
+        at: 1,
+    }
+}
+
+#[test]
+fn a_session_begins_once_and_a_stranger_is_told_nothing_of_it() {
+    let created = SessionEvent::Created(SessionCreated {
+        session_id: SessionId::parse("s-1").unwrap(),
+        user_id: Some(UserId::parse("alice").unwrap()),
+        component: Some(ComponentRef::team(ComponentId::parse("t").unwrap())),
+        name: Some("Mine".to_owned()).into(),
+        metadata: Some(Map::from_iter([("m".to_owned(), json!(2))])).into(),
+        at: 1,
+    });
+    let patch = StatePatch { set: Map::from_iter([("a".into(), json!(1))]), unset: vec![] };
+    let state = SessionEvent::StateChanged(SessionStateChanged { run_id: None, patch: patch.into(), at: 1 });
+    let new = SessionState::default();
+    assert_eq!(new.begin(begin(Some("alice"), json!({}))), Ok(vec![created.clone()]));
+    assert_eq!(new.begin(begin(Some("alice"), json!({"a": 1}))), Ok(vec![created.clone(), state]));
+    let mut there = new;
+    there.evolve(&created);
+    let exists = SessionError::Exists(SessionId::parse("s-1").unwrap());
+    assert_eq!(there.begin(begin(Some("alice"), json!({"a": 1}))), Err(exists.clone()));
+    for stranger in [Some("bob"), None] {
+        assert_eq!(there.begin(begin(stranger, json!({}))), Err(SessionError::Foreign));
+    }
+    // One that a run began is there as well.
+    let begun = session(&[admit(1, None, OnBusy::Enqueue)]);
+    assert_eq!(begun.begin(begin(Some("alice"), json!({}))), Err(exists));
+}
+
+#[test]
+fn what_a_session_begins_with_is_not_overwritten_by_its_component() {
+    let mut state = SessionState::default();
+    let events = state.begin(begin(None, json!({"color": "blue"}))).unwrap();
+    events.iter().for_each(|event| state.evolve(event));
+    let mut command = admit(1, None, OnBusy::Enqueue);
+    command.default_state = Map::from_iter([("count".into(), json!(0)), ("color".into(), json!("red"))]);
+    let (admission, events) = state.admit(command).unwrap();
+    events.iter().for_each(|event| state.evolve(event));
+    assert_eq!((admission, state.name.as_deref()), (Admission::Active, Some("Mine")));
+    assert_eq!(Value::Object(state.state), json!({"count": 0, "color": "blue"}));
+}
+
 #[test]
 fn the_component_sets_what_is_missing_and_the_caller_what_it_says() {
     let mut command = admit(1, None, OnBusy::Enqueue);

@@ -154,9 +154,9 @@ impl From<ExecuteError> for ApiError {
                 Self::bad(error.to_string())
             }
             ExecuteError::Contended => Self::TooMany(problem(error.to_string()), RETRY_SECONDS),
-            ExecuteError::Session(SessionError::Busy(_)) | ExecuteError::RunExists(_) | ExecuteError::KeyReused => {
-                Self::Conflict(problem(error.to_string()))
-            }
+            ExecuteError::Session(SessionError::Busy(_) | SessionError::Exists(_))
+            | ExecuteError::RunExists(_)
+            | ExecuteError::KeyReused => Self::Conflict(problem(error.to_string())),
             ExecuteError::Session(SessionError::QueueFull(_)) | ExecuteError::TooManyRuns(_) => {
                 Self::TooMany(problem(error.to_string()), RETRY_SECONDS)
             }
@@ -283,6 +283,7 @@ impl At<'_> {
 #[cfg(test)]
 mod tests {
     use daybook_domain::component::ComponentKind;
+    use daybook_domain::ids::SessionId;
     use poem::IntoResponse;
     use poem::http::StatusCode;
 
@@ -315,6 +316,7 @@ mod tests {
             (ExecuteError::Session(SessionError::Foreign), 404),
             (ExecuteError::KeyReused, 409),
             (ExecuteError::RunExists("x".to_owned()), 409),
+            (ExecuteError::Session(SessionError::Exists(SessionId::parse("s").unwrap())), 409),
             (ExecuteError::Session(SessionError::QueueFull(256)), 429),
             (ExecuteError::TooManyRuns(10), 429),
             (ExecuteError::Stopping, 503),

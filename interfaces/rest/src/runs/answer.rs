@@ -68,7 +68,11 @@ impl Going {
             Outcome::Continued { run_id, session_id, queued, after } => {
                 Some(Self { run_id, session_id, queued, after, leave: None, continued: true })
             }
-            Outcome::Approval(_) | Outcome::Forked { .. } | Outcome::Compaction(_) | Outcome::Cancelled => None,
+            Outcome::Approval(_)
+            | Outcome::SessionCreated(_)
+            | Outcome::Forked { .. }
+            | Outcome::Compaction(_)
+            | Outcome::Cancelled => None,
         }
     }
 

@@ -195,7 +195,11 @@ impl Going {
             Outcome::Continued { run_id, session_id, queued, after } => {
                 Some(Self { run: run_id, session: session_id, queued, after })
             }
-            Outcome::Approval(_) | Outcome::Forked { .. } | Outcome::Compaction(_) | Outcome::Cancelled => None,
+            Outcome::Approval(_)
+            | Outcome::SessionCreated(_)
+            | Outcome::Forked { .. }
+            | Outcome::Compaction(_)
+            | Outcome::Cancelled => None,
         }
     }
 }
