@@ -74,8 +74,9 @@ check "recorded exchanges" "$python" "$here/replay.py" "$base" --model "$model" 
 check "the API's document" "$python" "$here/check_openapi.py" "$base" --only health,info,config,databases,agents,approvals,teams,workflows
 check "the client's configuration" "$python" "$here/client_drive.py" "$base" --only get_config
 check "the client's agents" "$python" "$here/client_drive.py" "$base" --only agent
-check "the client's teams" "$python" "$here/client_drive.py" "$base" --only team --skip create_session_team_workflow
-check "the client's workflows" "$python" "$here/client_drive.py" "$base" --only workflow --skip create_session_team_workflow
+check "the client's teams" "$python" "$here/client_drive.py" "$base" --only team
+check "the client's workflows" "$python" "$here/client_drive.py" "$base" --only workflow
+check "the client's sessions" "$python" "$here/client_drive.py" "$base" --only create_session
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

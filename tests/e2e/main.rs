@@ -24,6 +24,7 @@ mod private_database;
 mod reload;
 mod repairs;
 mod runs;
+mod sessions;
 mod sources;
 mod stranded;
 mod teams;

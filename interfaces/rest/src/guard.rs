@@ -53,6 +53,8 @@ scopes! {
     ApprovalsDelete = "approvals:delete",
     /// See sessions.
     SessionsRead = "sessions:read",
+    /// Create sessions and change them.
+    SessionsWrite = "sessions:write",
     /// Use the routes of the program that embeds Daybook.
     OwnRoutes = "routes:use",
 }

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use daybook_domain::component::ComponentKind;
 use daybook_projections::{SessionFilter, SessionSort};
 use poem_openapi::OpenApi;
 use poem_openapi::param::Query;
@@ -55,7 +54,7 @@ impl ListSessions {
         let kind = session_type(&r#type)?;
         let (page, limit) = page_and_limit(&page, &limit)?;
         let filter = SessionFilter {
-            kind: kind.map(component_kind),
+            kind: kind.map(super::component_kind),
             component_id: query_id(&component_id, "component_id")?,
             user_id: query_id(&user_id, "user_id")?,
             name_contains: text(&session_name).map(str::to_owned),
@@ -75,14 +74,6 @@ impl ListSessions {
         let read = self.0.views.sessions(LOG, None, filter).await?;
         let sessions = read.value.rows.iter().map(|row| SessionSchema::of(&row.state, row.name())).collect();
         Ok(reads::answer(shown(sessions, filter, read.value.total, begun), read.lag))
-    }
-}
-
-fn component_kind(kind: SessionType) -> ComponentKind {
-    match kind {
-        SessionType::Agent => ComponentKind::Agent,
-        SessionType::Team => ComponentKind::Team,
-        SessionType::Workflow => ComponentKind::Workflow,
     }
 }
 

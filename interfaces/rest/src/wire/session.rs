@@ -287,8 +287,9 @@ fn with_workflow(session: &SessionState, name: &str, workflow: Option<&Component
         session_name: name.to_owned(),
         session_data: Some(json!({"session_state": state, "session_metrics": metrics::of_session(&session.totals)})),
         session_state: Some(state),
-        workflow_data: config.filter(|_| session.run_count > 0).map(data),
-        metadata: session.metadata.clone().map(Value::Object),
+        // Clients know both as objects, also where there is nothing to tell.
+        workflow_data: Some(config.filter(|_| session.run_count > 0).map_or_else(|| json!({}), data)),
+        metadata: Some(Value::Object(session.metadata.clone().unwrap_or_default())),
         created_at: Some(iso_seconds(session.created_at)),
         updated_at: Some(iso_seconds(session.updated_at)),
     }
